@@ -1,0 +1,23 @@
+# Each command sets up what it needs: a virtual environment in .venv, and the package with its tools in it.
+PYTHON ?= python3
+BIN = .venv/bin
+export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY = PASSIVE
+
+.PHONY: demo test lab
+
+demo: .venv/.ready
+	$(BIN)/minidiff sample "a red three above a blue seven" "two white zeros" "a thick green five on a navy background" "a small yellow one left of a large magenta eight" --n 2 -o out.png
+
+test: .venv/.ready
+	$(BIN)/python -m pytest tests -q
+
+lab: .venv/.ready
+	$(BIN)/jupyter lab nbs/00_tour.ipynb
+
+.venv/.ready: settings.ini setup.py pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'minidiff needs Python 3.10 or later: make PYTHON=python3.12 ...')"
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -e '.[dev]'
+	touch $@

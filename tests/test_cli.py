@@ -1,0 +1,72 @@
+"The command line, as a user meets it: pictures with their settings inside, warnings, one clear line and exit code 2."
+import os, subprocess, sys
+import pytest
+from PIL import Image
+
+from minidiff.cli import main
+
+
+def shell(*words, cwd=None):
+    return subprocess.run([sys.executable, "-m", "minidiff.cli", *words], cwd=cwd, capture_output=True, text=True, timeout=200)
+
+
+def fails(capsys, *words):
+    with pytest.raises(SystemExit) as e: main(list(words))
+    err = capsys.readouterr().err
+    assert e.value.code == 2 and "Traceback" not in err
+    return err.strip().splitlines()[-1]
+
+
+def test_sample_writes_a_labelled_png_with_its_settings(tmp_path, capsys):
+    out = tmp_path / "new" / "a.png"
+    main(["sample", "a red three", "two blue ones", "--n", "2", "--steps", "3", "--seed", "7", "--scale", "2.5", "--negative", "a thin digit", "-o", str(out)])
+    picture = Image.open(out)
+    assert picture.width > 2 * 64 and picture.height > 64
+    assert picture.text["caption"] == "a red three\ntwo blue ones" and picture.text["seed"] == "7" and picture.text["scale"] == "2.5" and picture.text["negative"] == "a thin digit"
+    assert "4 pictures" in capsys.readouterr().out
+
+
+def test_unknown_words_warn_and_still_draw(tmp_path, capsys):
+    main(["sample", "a purple three", "--steps", "2", "-o", str(tmp_path / "a.png")])
+    err = capsys.readouterr().err
+    assert "'purple'" in err and "magenta" in err and (tmp_path / "a.png").exists()
+
+
+@pytest.mark.parametrize("words, says", [
+    (("sample", "a red three", "--steps", "0"), "'0'"), (("sample", "a red three", "--scale", "many"), "'many'"), (("sample", "a red three", "--scale", "nan"), "'nan'"),
+    (("sample", "a red three", "--sampler", "magic"), "magic"), (("sample", "a red three", "--eta", "1"), "euler"), (("sample",), "CAPTION"),
+    (("sample", "a red three", "--n", "-1"), "'-1'"), (("train", "everything"), "everything"), (("evaluate", "--n", "0"), "'0'"), (("sample", "a red three", "--device", "toaster"), "toaster"),
+    (("sample", "a red three", "--weights", "/nowhere"), "/nowhere")])
+def test_one_clear_line(tmp_path, monkeypatch, capsys, words, says):
+    monkeypatch.chdir(tmp_path)
+    assert says in fails(capsys, *words)
+
+
+def test_unwritable_output(tmp_path, capsys):
+    assert str(tmp_path) in fails(capsys, "sample", "a red three", "-o", str(tmp_path))
+    (tmp_path / "file").write_text("")
+    assert "file" in fails(capsys, "sample", "a red three", "-o", str(tmp_path / "file" / "a.png"))
+
+
+def test_from_the_shell(tmp_path):
+    assert shell("--version").stdout.startswith("minidiff 0.")
+    done = shell("sample", "a red three", "--steps", "2", cwd=tmp_path)
+    assert done.returncode == 0 and (tmp_path / "out.png").exists()
+
+
+def test_train_resumes_and_its_weights_draw(tmp_path):
+    "A killed run goes on; the parts that it made work together"
+    words = ["--size", "8", "-o", str(tmp_path)]
+    for part, steps in (("vae", "3"), ("clip", "3")):
+        done = shell("train", part, "--steps", steps, *words)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / f"{part}.safetensors").exists() and "seconds" in (tmp_path / f"{part}.md").read_text()
+    done = shell("train", "unet", "--steps", "4", "--pool", "2000", *words)
+    assert done.returncode == 0, done.stderr
+    done = shell("sample", "a red three", "--weights", str(tmp_path), "-o", str(tmp_path / "a.png"))
+    assert done.returncode == 0 and (tmp_path / "a.png").exists(), done.stderr
+
+
+def test_save(tmp_path):
+    main(["save", str(tmp_path / "model")])
+    assert {p.name for p in (tmp_path / "model").iterdir()} == {"model_index.json", "unet", "vae", "text_encoder", "tokenizer", "scheduler"}

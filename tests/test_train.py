@@ -1,0 +1,102 @@
+"The training loop: exact resume, several processes, files of weights."
+import os, socket, subprocess, sys
+import pytest, torch
+from minidiff.train import EMA, Trainer, train, warmup_decay
+from minidiff.weights import load_tensors, save_tensors
+
+
+def run(steps=20, seed=0):
+    torch.manual_seed(seed)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    trainer = Trainer(model, steps, warmup=3)
+    loss = lambda x: (model(x) - x.sum(1, keepdim=True) + .1 * torch.randn(len(x), 1)).square().mean()
+    return trainer, train(trainer, loss, lambda n: torch.randn(16, 4, generator=torch.Generator().manual_seed(n)))
+
+
+@pytest.mark.parametrize("stop", [1, 9, 19])
+def test_kill_and_resume_is_bit_equal(tmp_path, stop):
+    whole, steps = run()
+    for _ in steps: pass
+    part, steps = run()
+    for _ in range(stop): next(steps)
+    part.save(tmp_path / "run.safetensors")
+    again, steps = run(seed=1)  # a fresh process starts elsewhere
+    again.resume(tmp_path / "run.safetensors")
+    for _ in steps: pass
+    a, b = whole.tensors(), again.tensors()
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_learning():
+    trainer, steps = run(steps=600)
+    losses = [float(v) for v in steps]
+    assert sum(losses[-50:]) < .2 * sum(losses[:50])
+
+
+def test_warmup_decay():
+    factors = [warmup_decay(i, 100, 10) for i in range(101)]
+    assert factors[0] == .1 and max(factors) == 1 and factors[100] == 0 and factors[9] == 1
+    assert all(a >= b for a, b in zip(factors[10:], factors[11:]))
+
+
+def test_ema_is_the_weighted_mean():
+    "With a constant decay, n updates give sum of decay^k (1-decay) x_k"
+    model = torch.nn.Linear(1, 1).double()
+    ema, values = EMA(model, decay=.5), torch.randn(40, dtype=torch.float64)
+    ema.n = 10**9  # past its warm-up
+    with torch.no_grad(): ema.model.weight.zero_()
+    for value in values:
+        with torch.no_grad(): model.weight.fill_(value)
+        ema.update(model)
+    torch.testing.assert_close(ema.model.weight.item(), sum(.5 ** (k + 1) * values[-1 - k] for k in range(40)).item())
+
+
+def test_hostile_checkpoints(tmp_path):
+    trainer, steps = run()
+    next(steps)
+    trainer.save(tmp_path / "a.safetensors")
+    other, _ = run(steps=30)
+    with pytest.raises(ValueError, match="20 steps"): other.resume(tmp_path / "a.safetensors")
+    stranger = Trainer(torch.nn.Linear(2, 2), 20)
+    with pytest.raises(ValueError, match="another model"): stranger.resume(tmp_path / "a.safetensors")
+    whole = (tmp_path / "a.safetensors").read_bytes()
+    for cut in (3, 60, len(whole) // 2):
+        (tmp_path / "b.safetensors").write_bytes(whole[:cut])
+        with pytest.raises(ValueError, match="b.safetensors"): load_tensors(tmp_path / "b.safetensors")
+    with pytest.raises(FileNotFoundError, match="c.safetensors"): load_tensors(tmp_path / "c.safetensors")
+
+
+def test_nothing_half_written(tmp_path):
+    save_tensors(tmp_path / "a.safetensors", dict(x=torch.zeros(3)))
+    with pytest.raises(Exception): save_tensors(tmp_path / "a.safetensors", dict(x="not a tensor"))
+    assert load_tensors(tmp_path / "a.safetensors")[0]["x"].shape == (3,) and len(list(tmp_path.iterdir())) == 1
+
+
+TWO = """
+import torch
+from minidiff.train import Trainer, start_process, train
+from minidiff.weights import save_tensors
+device, rank, world = start_process("cpu")
+torch.manual_seed(0)
+model = torch.nn.Linear(4, 1)
+trainer = Trainer(model, 30, warmup=3, rank=rank, world=world)
+data = lambda n: torch.randn(8, 4, generator=torch.Generator().manual_seed(n))
+for _ in train(trainer, lambda x: (model(x) - x.sum(1, keepdim=True)).square().mean(), data): pass
+if rank == 0: save_tensors("two.safetensors", model.state_dict())
+"""
+
+
+def test_two_processes_equal_one_with_both_batches(tmp_path):
+    (tmp_path / "two.py").write_text(TWO)
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}", "--master-addr=127.0.0.1", "two.py"],
+                   cwd=tmp_path, check=True, timeout=200, capture_output=True)
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 1)
+    trainer = Trainer(model, 30, warmup=3)
+    draw = lambda n: torch.randn(8, 4, generator=torch.Generator().manual_seed(n))
+    for _ in train(trainer, lambda x: (model(x) - x.sum(1, keepdim=True)).square().mean(), lambda n: torch.cat([draw(2 * n), draw(2 * n + 1)])): pass
+    two = load_tensors(tmp_path / "two.safetensors")[0]
+    for k, w in model.state_dict().items(): torch.testing.assert_close(two[k], w, rtol=1e-5, atol=1e-6)

@@ -49,7 +49,7 @@ class Pictures(list):
         w, h = (zoom * max(side) + gap for side in zip(*(p.size for p in self)))
         even = len(self) if len(self) <= 10 else math.ceil(len(self) ** 0.5)
         cols = cols or min(even, max(1, 1000 // w))
-        titles = [textwrap.fill(str(t), max(4, w // 6)) for t in self.titles]
+        titles = [textwrap.fill(str(t), max(4, w // 7)) for t in self.titles]
         label = 14 * max(t.count("\n") + 1 for t in titles) + 2 if any(titles) else 0
         size = cols * w + gap, math.ceil(len(self) / cols) * (h + label) + gap
         page = Image.new("L" if all(p.mode == "L" for p in self) else "RGB", size, "white")
@@ -71,7 +71,7 @@ class Pictures(list):
     def _repr_png_(self): return _small(self.grid())._repr_png_()
 
 # %% ../nbs/00a_core.ipynb #00-011
-def _small(page): return page.convert("P") if page.mode == "L" else page.quantize(128)
+def _small(page): return page.convert("P") if page.mode == "L" else page.quantize(128, kmeans=1)
 
 # %% ../nbs/00a_core.ipynb #00-012
 def show_images(

@@ -23,9 +23,12 @@ def twin(c):
     up = ["CrossAttnUpBlock2D" if d else "UpBlock2D" for d in reversed(c.depth)]
     depth = tuple(d or 1 for d in c.depth[:-1]) + (c.mid,)
     extra = dict(addition_embed_type="text_time", addition_time_embed_dim=c.vec_time_dim, projection_class_embeddings_input_dim=c.vec_dim)
-    return diffusers.UNet2DConditionModel(
+    net = diffusers.UNet2DConditionModel(
         down_block_types=tuple(down), up_block_types=tuple(up), transformer_layers_per_block=depth, attention_head_dim=c.heads,
-        cross_attention_dim=(c.ctx_dim,) * len(down), use_linear_projection=c.linear_proj, **common, **(extra if c.vec_dim else {}))
+        cross_attention_dim=c.ctx_dim or 8, use_linear_projection=c.linear_proj, **common, **(extra if c.vec_dim else {}))
+    for m in net.modules():  # they have no name for transformer blocks without text, but their blocks can do without
+        if hasattr(m, "attn2") and not c.ctx_dim: m.attn2 = m.norm2 = None
+    return net
 
 
 def shapes(module):

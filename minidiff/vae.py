@@ -38,10 +38,11 @@ class VAEConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "channels", tuple(self.channels))
-        if not self.channels or self.layers < 1: raise ValueError(f"channels={self.channels}, layers={self.layers}: give at least one of each")
+        if not self.channels or self.layers < 1:
+            raise ValueError(f"channels={self.channels}, layers={self.layers}: give at least one of each")
         if not self.scale > 0: raise ValueError(f"scale={self.scale} must be positive: 1 / standard deviation of the raw latents")
         for width in self.channels:
-            if width % self.groups: raise ValueError(f"channels {width} is not a multiple of groups={self.groups}: change one of them")
+            if width % self.groups: raise ValueError(f"channels {width} is not a multiple of groups={self.groups}: change one")
 
     @property
     def factor(self):
@@ -70,8 +71,10 @@ def encoder(config):
     levels = [level([a] + [b] * (c.layers - 1), b, c, down=Downsample(b, pad=0) if i < len(widths) - 1 else None)
               for i, (a, b) in enumerate(zip((widths[0], *widths), widths))]
     return nn.Sequential(OrderedDict(
-        conv_in=nn.Conv2d(c.in_channels, widths[0], 3, padding=1), down_blocks=nn.Sequential(*levels), mid_block=middle(c),
-        conv_norm_out=nn.GroupNorm(c.groups, widths[-1], eps=1e-6), act=nn.SiLU(), conv_out=nn.Conv2d(widths[-1], 2 * c.latent, 3, padding=1)))
+        conv_in=nn.Conv2d(c.in_channels, widths[0], 3, padding=1),
+        down_blocks=nn.Sequential(*levels), mid_block=middle(c),
+        conv_norm_out=nn.GroupNorm(c.groups, widths[-1], eps=1e-6), act=nn.SiLU(),
+        conv_out=nn.Conv2d(widths[-1], 2 * c.latent, 3, padding=1)))
 
 # %% ../nbs/10_vae.ipynb #10-009
 def decoder(config):
@@ -80,8 +83,10 @@ def decoder(config):
     levels = [level([a] + [b] * c.layers, b, c, up=Upsample(b) if i < len(widths) - 1 else None)
               for i, (a, b) in enumerate(zip((widths[0], *widths), widths))]
     return nn.Sequential(OrderedDict(
-        conv_in=nn.Conv2d(c.latent, widths[0], 3, padding=1), mid_block=middle(c), up_blocks=nn.Sequential(*levels),
-        conv_norm_out=nn.GroupNorm(c.groups, widths[-1], eps=1e-6), act=nn.SiLU(), conv_out=nn.Conv2d(widths[-1], c.in_channels, 3, padding=1)))
+        conv_in=nn.Conv2d(c.latent, widths[0], 3, padding=1),
+        mid_block=middle(c), up_blocks=nn.Sequential(*levels),
+        conv_norm_out=nn.GroupNorm(c.groups, widths[-1], eps=1e-6), act=nn.SiLU(),
+        conv_out=nn.Conv2d(widths[-1], c.in_channels, 3, padding=1)))
 
 # %% ../nbs/10_vae.ipynb #10-010
 def draw(mean, logvar, noise=None):

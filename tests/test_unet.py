@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from minidiff.denoise import Denoiser, eps
-from minidiff.layers import zero_init
-from minidiff.unet import SD15, SD21, SDXL, SDXL_REFINER, UNet, UNetConfig, time_features
+from minidiff.layers import time_features, zero_init
+from minidiff.unet import SD15, SD21, SDXL, SDXL_REFINER, UNet, UNetConfig
 
 diffusers = pytest.importorskip("diffusers")
 

@@ -3,7 +3,7 @@ import json, math, random, time, unicodedata
 import pytest, torch
 import torch.nn.functional as F
 from minidiff.clip import *
-from minidiff.clip import kind
+from minidiff.bpe import kind
 
 transformers = pytest.importorskip("transformers")
 transformers.logging.set_verbosity_error()

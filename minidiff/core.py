@@ -6,8 +6,7 @@
 __all__ = ['to_pil', 'to_tensor', 'Pictures', 'show_images', 'corr']
 
 # %% ../nbs/00a_core.ipynb #00-002
-import math
-import textwrap
+import math, textwrap
 import torch
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo

@@ -17,7 +17,7 @@ def test_there_and_back(channels):
 
 def test_out_of_range_half_and_nan():
     x = torch.tensor([-9., 9., float("nan"), float("inf")]).view(1, 1, 4)
-    assert list(to_pil(x).getdata()) == [0, 255, 128, 255]
+    assert list(to_pil(x).tobytes()) == [0, 255, 128, 255]
     assert to_pil(torch.zeros(3, 2, 2, dtype=torch.bfloat16, requires_grad=True)).getpixel((0, 0)) == (128,) * 3
 
 

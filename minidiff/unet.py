@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
-from .layers import Attention, Downsample, Level, ResBlock, Upsample, check_shape
+from .layers import Attention, Downsample, Level, ResBlock, TimeEmbedding, Upsample, check_shape, time_features
 
 # %% ../nbs/06_unet.ipynb #06-003
 class GEGLU(nn.Module):

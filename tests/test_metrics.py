@@ -4,7 +4,8 @@ import pytest
 import scipy.linalg
 import torch
 from minidiff.data import COLUMNS, HELD_OUT, parse, render, scenes
-from minidiff.metrics import (SWAP, TASKS, DigitClassifier, Judge, agree, canonical, digiteval, digiteval_prompts, digiteval_table,
+from minidiff.judge import SWAP
+from minidiff.metrics import (TASKS, DigitClassifier, Judge, agree, canonical, digiteval, digiteval_prompts, digiteval_table,
                               fid, judge_loss, kid, precision_recall, real_scenes_accuracy)
 
 

@@ -258,3 +258,29 @@ def test_towers_learn():
         loss = contrastive_loss(net.encode_image(x), net.encode_text(ids), net.logit_scale, ids)
         opt.zero_grad(); loss.backward(); opt.step()
     assert loss < 0.05
+
+
+# --- CLIP's real vocabulary, where open_clip is installed ---
+
+@pytest.fixture(scope="module")
+def real():
+    import gzip
+    from importlib.util import find_spec
+    from pathlib import Path
+    spec = find_spec("open_clip")
+    if not spec: pytest.skip("open_clip, which ships CLIP's vocabulary, is not installed")
+    lines = gzip.open(Path(spec.origin).parent / "bpe_simple_vocab_16e6.txt.gz").read().decode().split("\n")
+    merges = [tuple(line.split()) for line in lines[1:49152 - 256 - 2 + 1]]
+    return Tokenizer(vocabulary(merges), merges)
+
+
+def test_real_vocabulary(real, tmp_path):
+    assert (len(real.vocab), real.bos, real.eos) == (49408, 49406, 49407)
+    for text, ids in {"a photo of an astronaut riding a horse on mars": [320, 1125, 539, 550, 18376, 6765, 320, 4558, 525, 7496],
+                      "masterpiece, best quality": [12066, 267, 949, 3027],
+                      "It's 3 o'clock!!  caf\u00e9 na\u00efve \U0001f600": [585, 568, 274, 334, 262, 6716, 748, 15304, 1097, 35689, 563, 7334],
+                      "\u65e5\u672c\u8a9e \u30c6\u30b9\u30c8": [39121, 44353, 34002, 508, 2429, 228, 32421, 486]}.items():
+        assert real.encode(text) == ids
+    real.save(tmp_path)
+    texts = random_texts(2000, 7)
+    assert torch.equal(real(texts), their_ids(transformers.CLIPTokenizer.from_pretrained(tmp_path), texts, 77))

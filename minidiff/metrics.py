@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['TASKS', 'COLOURED', 'SEEN', 'fid', 'kid', 'PrecisionRecall', 'precision_recall', 'Prompt', 'digiteval_prompts',
            'Score', 'digiteval', 'real_scenes_accuracy', 'digiteval_table', 'DigitClassifier', 'Judge', 'agree',
-           'canonical', 'judge_loss']
+           'canonical', 'judge_loss', 'judge_scenes']
 
 # %% ../nbs/09_metrics.ipynb #09-002
 from typing import NamedTuple
 import numpy as np
 import torch
 from .data import HELD_OUT, caption, render
-from .judge import DigitClassifier, Judge, agree, canonical, judge_loss
+from .judge import DigitClassifier, Judge, agree, canonical, judge_loss, judge_scenes
 
 # %% ../nbs/09_metrics.ipynb #09-003
-_all_ = ["DigitClassifier", "Judge", "agree", "canonical", "judge_loss"]
+_all_ = ["DigitClassifier", "Judge", "agree", "canonical", "judge_loss", "judge_scenes"]
 
 # %% ../nbs/09_metrics.ipynb #09-004
 def _features(*sets, least=2):

@@ -6,7 +6,7 @@ import torch
 from minidiff.data import COLUMNS, HELD_OUT, parse, render, scenes
 from minidiff.judge import SWAP
 from minidiff.metrics import (TASKS, DigitClassifier, Judge, agree, canonical, digiteval, digiteval_prompts, digiteval_table,
-                              fid, judge_loss, kid, precision_recall, real_scenes_accuracy)
+                              fid, judge_loss, judge_scenes, kid, precision_recall, real_scenes_accuracy)
 
 
 def gaussians(n=400, d=16, seed=0):
@@ -216,6 +216,17 @@ def test_judge_shapes():
     loss = judge_loss(judge, data.images, data.attrs, data.said)
     loss.backward()
     assert loss.isfinite() and all(p.grad is not None and p.grad.isfinite().all() for p in judge.parameters())
+
+
+def test_judge_scenes():
+    "one scene in eight holds a held-out pair; pictures, attributes and what is said belong together; the same each time"
+    data, again, plain = judge_scenes(400, seed=3), judge_scenes(400, seed=3), scenes(400, seed=3)
+    held = torch.tensor([[(int(r[g + 1]), int(r[g + 2])) in HELD_OUT and r[g] > 0 for g in (0, 5)] for r in data.attrs])
+    assert held[:50].any(1).all() and not held[50:].any() and 5 < held[:50, 1].sum() < 25
+    assert torch.equal(data.images, again.images) and torch.equal(data.images[50:], plain.images[50:])
+    assert torch.equal(data.images[:50], render(data.attrs[:50], 3)) and torch.equal(data.said, plain.said)
+    same = data.attrs[:, [0, 3, 4, 5, 8, 9, 10, 11]]
+    assert torch.equal(same, plain.attrs[:, [0, 3, 4, 5, 8, 9, 10, 11]])
 
 
 def test_prompts():

@@ -11,7 +11,7 @@ import functools, re
 import numpy as np
 import torch
 
-# %% ../nbs/00c_captions.ipynb #00-003
+# %% ../nbs/00c_captions.ipynb #00-004
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "magenta", "white")
 BACKGROUNDS = ("black", "navy", "maroon", "olive", "grey")
@@ -25,7 +25,7 @@ HELD_OUT = tuple(zip((8, 4, 1, 5, 0, 6, 7, 2), range(8)))  # (digit, colour): a 
 COLUMNS = ("count1", "digit1", "colour1", "size1", "stroke1",
            "count2", "digit2", "colour2", "size2", "stroke2", "relation", "background")
 
-# %% ../nbs/00c_captions.ipynb #00-004
+# %% ../nbs/00c_captions.ipynb #00-005
 def check_attrs(
     attrs,  # [n,12], see COLUMNS
 ):
@@ -43,7 +43,7 @@ def check_attrs(
                          f"groups, which then need a relation), and no value is above {most.tolist()}")
     return a
 
-# %% ../nbs/00c_captions.ipynb #00-005
+# %% ../nbs/00c_captions.ipynb #00-008
 def choose_said(
     attrs,  # numpy array [n,12]
     rng,    # a numpy random Generator
@@ -58,14 +58,14 @@ def choose_said(
     said[:, 6:10] &= attrs[:, 5:6] > 0
     return said
 
-# %% ../nbs/00c_captions.ipynb #00-006
+# %% ../nbs/00c_captions.ipynb #00-011
 _NOUNS = DIGITS, tuple(d + ("es" if d == "six" else "s") for d in DIGITS)
 _GROUNDS = tuple((f"on a {c} background", f"against a {c} background", f"on {c}") for c in BACKGROUNDS)
 
-# %% ../nbs/00c_captions.ipynb #00-007
+# %% ../nbs/00c_captions.ipynb #00-012
 def _pick(words, r): return words[r] if r < len(words) else words[0]
 
-# %% ../nbs/00c_captions.ipynb #00-008
+# %% ../nbs/00c_captions.ipynb #00-013
 def _group(count, digit, colour, size, stroke, says, r):
     "Say one group of digits; r: four random integers from 0 to 5"
     size = _pick(SIZES[size], r[0]) if says[3] else ""
@@ -75,7 +75,7 @@ def _group(count, digit, colour, size, stroke, says, r):
     words = (_pick(COUNTS[count], r[3]), *adjectives, _NOUNS[count > 1][digit])
     return " ".join([w for w in words if w])
 
-# %% ../nbs/00c_captions.ipynb #00-009
+# %% ../nbs/00c_captions.ipynb #00-014
 def _say(a, says, r):
     "Say one scene; a, says: lists of 12; r: 12 random integers from 0 to 5"
     text = _group(*a[:5], says[:5], r[:4])
@@ -87,7 +87,7 @@ def _say(a, says, r):
     for word in ("eight", "orange", "olive", "image"): text = text.replace(f" a {word}", f" an {word}")
     return text[1:]
 
-# %% ../nbs/00c_captions.ipynb #00-010
+# %% ../nbs/00c_captions.ipynb #00-015
 def say(
     attrs,  # [n,12], see COLUMNS
     said,   # [n,12] truth values: which attributes to say
@@ -97,7 +97,7 @@ def say(
     choices = rng.integers(0, 6, (len(attrs), 12)).tolist()
     return [_say(*row) for row in zip(attrs.tolist(), said.tolist(), choices)]
 
-# %% ../nbs/00c_captions.ipynb #00-011
+# %% ../nbs/00c_captions.ipynb #00-016
 def caption(
     attrs,  # 12 attributes, see COLUMNS
     said,   # 12 truth values: which of them to say
@@ -106,16 +106,16 @@ def caption(
     "The caption of one scene"
     return say(check_attrs(torch.as_tensor(attrs)[None]), torch.as_tensor(said).bool()[None], rng)[0]
 
-# %% ../nbs/00c_captions.ipynb #00-012
+# %% ../nbs/00c_captions.ipynb #00-019
 def _phrases(table):
     "{phrase: row} of a table of synonyms"
     return {phrase: i for i, row in enumerate(table) for phrase in ([row] if isinstance(row, str) else row)}
 
-# %% ../nbs/00c_captions.ipynb #00-013
+# %% ../nbs/00c_captions.ipynb #00-020
 _MEANING = {"count": _phrases(COUNTS), "digit": {**_phrases(_NOUNS[0]), **_phrases(_NOUNS[1])}, "relation": _phrases(RELATIONS),
             "colour": _phrases(COLOURS), "size": _phrases(SIZES), "stroke": _phrases(STROKES), "ground": _phrases(_GROUNDS)}
 
-# %% ../nbs/00c_captions.ipynb #00-014
+# %% ../nbs/00c_captions.ipynb #00-021
 @functools.cache
 def _grammar():
     "The regular expression of all captions, articles written as a, commas left out"
@@ -125,24 +125,24 @@ def _grammar():
     prefix = "|".join(PREFIXES[1:])
     return re.compile(f"(?:({one['ground']}) )?(?:(?:{prefix}) )?{group}(?: ({one['relation']}) {group})?(?: ({one['ground']}))?")
 
-# %% ../nbs/00c_captions.ipynb #00-015
+# %% ../nbs/00c_captions.ipynb #00-022
 def _tokens(text): return re.findall(r"[^\s,.]+", text.lower())
 
-# %% ../nbs/00c_captions.ipynb #00-016
+# %% ../nbs/00c_captions.ipynb #00-023
 @functools.cache
 def words():
     "Every word that captions are made of, sorted"
     phrases = [phrase for table in _MEANING.values() for phrase in table]
     return sorted({word for phrase in (*phrases, *PREFIXES, "an") for word in phrase.split()})
 
-# %% ../nbs/00c_captions.ipynb #00-017
+# %% ../nbs/00c_captions.ipynb #00-024
 def unknown_words(
     caption,  # any text
 ):
     "The words of a text that no caption of a scene holds, in order"
     return [word for word in _tokens(caption) if word not in words()]
 
-# %% ../nbs/00c_captions.ipynb #00-018
+# %% ../nbs/00c_captions.ipynb #00-025
 def _parse_group(count, adjectives, digit):
     "Attributes (5) of one group in words, and which of them it says"
     attrs, says = [1, _MEANING["digit"][digit], 0, 1, 0], [True, True, False, False, False]
@@ -154,7 +154,7 @@ def _parse_group(count, adjectives, digit):
         attrs[column], says[column] = _MEANING[COLUMNS[column][:-1]][word], True
     return attrs, says
 
-# %% ../nbs/00c_captions.ipynb #00-019
+# %% ../nbs/00c_captions.ipynb #00-026
 def parse(
     caption,  # such as "two red threes left of a thick blue seven on navy"
 ):

@@ -41,3 +41,176 @@ def check(
     except AssertionError as e: print(f"✗ {name} {e}")
     except Exception as e: print(f"✗ {name} your code raised {type(e).__name__}: {e}")
     else: print(f"✓ {name}")
+
+# %% ../nbs/99_checks.ipynb #99-008
+@exercise("01.1")
+def _(to_signed):
+    "Bytes become floats in [-1,1], both ends exactly"
+    pixels = torch.arange(256, dtype=torch.uint8).repeat(4)[: 6 * 13 * 13].view(6, 13, 13)
+    x = to_signed(pixels.clone())
+    expect(x.is_floating_point(), f"the answer is of type {x.dtype}: bytes cannot hold -1, so make floats first")
+    expect(tuple(x.shape) == (6, 1, 13, 13), f"6 images of 13x13 became {list(x.shape)}, not [6,1,13,13]: a channel is missing or in the wrong place")
+    low, high = x[pixels[:, None] == 0].mean().item(), x[pixels[:, None] == 255].mean().item()
+    expect(abs(low + 1) < 1e-6 and abs(high - 1) < 1e-6,
+           f"0 became {low:.4f} and 255 became {high:.4f}, not -1 and 1: a range of 255 steps has its middle at 127.5 (and bytes wrap around above 255)")
+    step = x.double().flatten()[1:256].diff()
+    expect((step - 2 / 255).abs().max().item() < 1e-6, "neighbouring grey levels are not 2/255 apart everywhere: was the sum or the product made in bytes, which wrap around?")
+
+# %% ../nbs/99_checks.ipynb #99-009
+@exercise("01.2")
+def _(paint):
+    "A pixel lies on the line from background to colour, at its ink"
+    g = torch.Generator().manual_seed(0)
+    ink, colour, ground = torch.rand(28, 28, generator=g), torch.tensor([1., 0.2, -0.5]), torch.tensor([-1., -0.3, 0.4])
+    ink[0, 0], ink[0, 1] = 0, 1
+    x = paint(ink.clone(), colour.clone(), ground.clone())
+    expect(tuple(x.shape) == (3, 28, 28), f"the picture is {list(x.shape)}, not [3,28,28]: reshape the colours to [3,1,1]")
+    expect((x[:, 0, 0] - ground).abs().max().item() < 1e-5, f"without ink a pixel is {[round(v, 2) for v in x[:, 0, 0].tolist()]}, not the background {[round(v, 2) for v in ground.tolist()]}")
+    expect((x[:, 0, 1] - colour).abs().max().item() < 1e-5, f"at full ink a pixel is {[round(v, 2) for v in x[:, 0, 1].tolist()]}, not the colour {[round(v, 2) for v in colour.tolist()]}: the background must fade by (1 - ink)")
+    share = (x - ground.view(3, 1, 1)) / (colour - ground).view(3, 1, 1)
+    expect((share - ink).abs().max().item() < 1e-4, "half way along the ink a pixel is not half way between the two colours: the mixture must be linear in ink")
+
+# %% ../nbs/99_checks.ipynb #99-010
+@exercise("01.3")
+def _(stroke_rank):
+    "Within each class the ranks are uniform, and follow the ink"
+    g = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 3, (600,), generator=g)
+    ink = (0.1 + 0.2 * labels + 0.15 * torch.rand(600, generator=g))
+    images = (2 * (torch.rand(600, 1, 10, 10, generator=g) * ink.view(-1, 1, 1, 1)) - 1)
+    rank = stroke_rank(images.clone(), labels.clone()).float()
+    expect(tuple(rank.shape) == (600,), f"600 images got ranks of shape {list(rank.shape)}, not [600]")
+    means = [rank[labels == c].mean().item() for c in range(3)]
+    expect(max(abs(m - 0.5) for m in means) < 0.02,
+           f"the classes' mean ranks are {[round(m, 2) for m in means]}, not 0.5 each: rank each class by itself and divide by its own size")
+    for c in range(3):
+        own = rank[labels == c]
+        expect(abs(own.min().item()) < 0.02 and abs(own.max().item() - 1) < 0.02, f"within a class the ranks run from {own.min().item():.2f} to {own.max().item():.2f}, not from 0 to 1")
+        total = images[labels == c].sum((1, 2, 3))
+        expect((own[total.argsort()].diff() > 0).all().item(), "more ink in a class does not always mean a higher rank: argsort alone gives an order, argsort of argsort gives ranks")
+
+# %% ../nbs/99_checks.ipynb #99-011
+@exercise("01.4")
+def _(describe):
+    "parse gives every attribute back"
+    from minidiff.captions import COLUMNS, parse
+    from minidiff.data import scenes
+    attrs = scenes(300, seed=77, train=False, captions=False).attrs
+    for a in attrs:
+        text = describe(a.clone())
+        expect(isinstance(text, str), f"the answer is a {type(text).__name__}, not a text")
+        try: back, said = parse(text)
+        except ValueError as e: raise AssertionError(f"{text!r} cannot be read back: {e}")
+        for i, name in enumerate(COLUMNS):
+            expect(back[i] == a[i], f"{text!r} says {name} = {back[i]}, but it is {a[i]}: is it left out, or taken from the wrong column?")
+        must = [i for i in range(12) if i not in (4, 9) and (i < 5 or i > 9 or a[5] > 0)]
+        missing = [COLUMNS[i] for i in must if not said[i]]
+        expect(not missing, f"{text!r} does not say {', '.join(missing)}: this once, say every attribute")
+
+# %% ../nbs/99_checks.ipynb #99-013
+@exercise("03.1")
+def _(first_loss):
+    "The mean square of each target, for Gaussian data, against Monte Carlo"
+    from minidiff.denoise import edm, eps, flow, v
+    from functools import partial
+    g = torch.Generator().manual_seed(0)
+    x0, noise = torch.randn(2, 400_000, generator=g, dtype=torch.float64)
+    for sigma, d in ((.3, .5), (2., .6), (20., 1.5)):
+        for param in (eps, v, flow, partial(edm, data_std=d)):
+            name = getattr(param, "__name__", "edm")
+            c_skip, c_out, _ = param(sigma)
+            want = ((d*x0 - c_skip*(d*x0 + sigma*noise))/c_out).square().mean().item()
+            got = float(first_loss(name, sigma, d))
+            expect(abs(got/want - 1) < .02, f"for {name} at sigma={sigma}, d={d} the loss of an all-zero output is {want:.3f}, you gave {got:.3f}: "
+                   "it is the mean square of the target; are picture and noise both in it, each with its variance?")
+
+# %% ../nbs/99_checks.ipynb #99-014
+@exercise("03.2")
+def _(convert):
+    "Outputs are two spellings of one clean picture"
+    from minidiff.denoise import edm, eps, flow, v
+    g = torch.Generator().manual_seed(0)
+    x0, noise, other = torch.randn(3, 4, 1, 3, 3, generator=g, dtype=torch.float64)
+    sigma = torch.tensor([.1, .7, 3., 30.], dtype=torch.float64).view(-1, 1, 1, 1)
+    x = x0 + sigma*noise
+    got = convert(noise, x, sigma, eps, flow)
+    expect((got - (noise - x0)).abs().max() < 1e-6, "a network that knows the noise exactly must become one that says eps - x0 for `flow`: "
+           "did you scale x by c_in? The conversion takes x as it is")
+    got = convert(noise, x, sigma, eps, v)
+    expect((got - (noise - sigma*x0)/(1 + sigma**2)**.5).abs().max() < 1e-6, "from the exact noise, `v` should be (eps - sigma*x0)/sqrt(1+sigma^2): "
+           "go to the clean picture with the source's numbers and leave with the other's")
+    for a in (eps, v, flow, edm):
+        for b in (eps, v, flow, edm):
+            back = convert(convert(other, x, sigma, a, b), x, sigma, b, a)
+            expect((back - other).abs().max() < 1e-6, f"{a.__name__} to {b.__name__} and back should change nothing")
+
+# %% ../nbs/99_checks.ipynb #99-015
+@exercise("03.3")
+def _(guess_sigma):
+    "Within 15% on noisy test digits"
+    from minidiff.data import mnist
+    x0, g = mnist(train=False).images[:200], torch.Generator().manual_seed(0)
+    for sigma in (.05, .2, 1., 5., 20.):
+        got = guess_sigma(x0 + sigma*torch.randn(x0.shape, generator=g))
+        expect(got.shape == (200,), f"return one number for each picture: shape (200,), not {tuple(got.shape)}")
+        close = ((got/sigma - 1).abs() < .15).float().mean().item()
+        expect(close > .9, f"at sigma={sigma} only {close:.0%} of your guesses are within 15%: the first reads {got[0].item():.3f}. "
+               "Is the clean value -1 taken off, and does the digit itself get counted as noise?")
+
+# %% ../nbs/99_checks.ipynb #99-016
+@exercise("03.4")
+def _(expected_error):
+    "Posterior variance of a Gaussian and of a mixture, in closed form"
+    from minidiff.denoise import ideal_denoiser
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    got = expected_error(lambda x, s: x*.25/(.25 + s**2), x, .7)
+    want = 3*.25*.49/(.25 + .49)
+    expect(got.shape == (5,), f"return one number for each example: shape (5,), not {tuple(got.shape)}")
+    expect((got/want - 1).abs().max() < 1e-6, f"for data N(0, 0.25) in 3 dimensions at sigma=0.7 the posterior variance is {want:.4f}, you gave {got[0].item():.4f}: "
+           "sum the divergence over the coordinates, and multiply by sigma squared once")
+    data = torch.tensor([[0., 0.], [1., 0.], [1., 2.]], dtype=torch.float64)
+    x, s = torch.tensor([[.4, .1], [.9, 1.2]], dtype=torch.float64), .6
+    p = (-torch.cdist(x, data).square()/(2*s**2)).softmax(1)
+    want = (p*torch.cdist(p@data, data).square()).sum(1)
+    got = expected_error(ideal_denoiser(data), x, s)
+    expect((got - want).abs().max() < 1e-6, f"for three clean points the posterior variances are {want[0]:.4f} and {want[1]:.4f}, you gave {got[0]:.4f} and {got[1]:.4f}: "
+           "take d out[i] / d x[i] only, the diagonal, at the x you were given")
+
+# %% ../nbs/99_checks.ipynb #99-018
+@exercise("12.1")
+def _(best_pair):
+    "Pairs are weighed by how often their word occurs"
+    expect(best_pair({("a", "b"): 1, ("c", "a", "b"): 1, ("x", "y"): 9}) == ("x", "y"),
+           "x and y stand side by side nine times, a and b only twice: does each word count as often as it occurs?")
+    expect(best_pair({("a", "a", "a", "b"): 2, ("c", "d"): 3}) == ("a", "a"),
+           "in a word that occurs twice, a and a are neighbours at two places, so four times in all: did you count each word only once?")
+    expect(best_pair({("b", "a"): 2, ("a", "b"): 2, ("c", "b", "a"): 1}) == ("b", "a"), "the order within a pair matters: b, a is not a, b")
+
+# %% ../nbs/99_checks.ipynb #99-019
+@exercise("12.2")
+def _(split):
+    "The merges are replayed in the order in which they were made"
+    from minidiff.clip import train_bpe
+    from minidiff.bpe import to_pieces
+    from minidiff.data import scenes, words
+    ranks = {("b", "c"): 0, ("a", "b"): 1, ("bc", "d</w>"): 2, ("ab", "c"): 3}
+    expect(list(split(["a", "b", "c", "d</w>"], dict(ranks))) == ["a", "bcd</w>"],
+           "b+c was merged before a+b, so 'abcd' is a-bcd; do not go from left to right, nor for the longest piece: take the lowest rank")
+    expect(list(split(["x", "y</w>"], dict(ranks))) == ["x", "y</w>"], "a word without known pairs must stay in bytes")
+    expect(list(split(["b", "c", "b", "c"], {("b", "c"): 0, ("bc", "bc"): 1})) == ["bcbc"], "a merge joins every occurrence of its pair, and new pairs may follow")
+    for n in (30, 90):
+        tokenizer = train_bpe(scenes(300, seed=1).captions, n)
+        for w in (*words(), "sevenths", "onerous"):
+            got = list(split(to_pieces(w), dict(tokenizer.ranks)))
+            expect(got == tokenizer.split(w), f"with {n} merges {w!r} is {'-'.join(tokenizer.split(w))}, but you gave {'-'.join(map(str, got))}: in each round the pair of the lowest rank, wherever it stands")
+
+# %% ../nbs/99_checks.ipynb #99-020
+@exercise("12.3")
+def _(real):
+    "The mask ends with the first end mark"
+    ids = torch.tensor([[7, 3, 9, 9, 9], [7, 3, 4, 5, 9], [7, 9, 9, 9, 9], [7, 3, 9, 0, 0]])
+    got = torch.as_tensor(real(ids, 9)).bool()
+    expect(got.shape == ids.shape, f"the mask must be as large as the ids, {list(ids.shape)}, not {list(got.shape)}")
+    expect(got[torch.arange(4), ids.argmax(-1)].all(), "the first end mark belongs to the text (the network reads its summary there), but you masked it")
+    expect(not got[3, 3:].any(), "a row may be filled with 0 as well: those places must be False")
+    expect(got.sum(1).tolist() == [3, 5, 2, 3], f"the rows have 3, 5, 2 and 3 real places, you found {got.sum(1).tolist()}: only the first end mark counts")

@@ -6,7 +6,7 @@
 __all__ = ['to_pil', 'to_tensor', 'Pictures', 'show_images', 'corr']
 
 # %% ../nbs/00a_core.ipynb #00-002
-import math, textwrap
+import io, math, textwrap
 import torch
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
@@ -70,9 +70,21 @@ class Pictures(list):
     def _repr_png_(self): return _small(self.grid())._repr_png_()
 
 # %% ../nbs/00a_core.ipynb #00-011
-def _small(page): return page.convert("P") if page.mode == "L" else page.quantize(128, kmeans=1)
+class _Page(Image.Image):
+    "A picture that a notebook stores as a small PNG"
+    def _repr_png_(self):
+        file = io.BytesIO()
+        self.save(file, "PNG", optimize=True)
+        return file.getvalue()
 
 # %% ../nbs/00a_core.ipynb #00-012
+def _small(page):
+    "The page with a palette of at most 256 greys or 128 colours"
+    page = page.convert("P") if page.mode == "L" else page.quantize(128, kmeans=1)
+    page.__class__ = _Page
+    return page
+
+# %% ../nbs/00a_core.ipynb #00-013
 def show_images(
     images,       # [N,C,H,W] or a list of [C,H,W], in [-1,1]
     titles=None,  # one text for each, drawn under it
@@ -83,7 +95,7 @@ def show_images(
     pictures = Pictures([to_pil(x) for x in images], titles)
     return _small(pictures.grid(cols, zoom))
 
-# %% ../nbs/00a_core.ipynb #00-018
+# %% ../nbs/00a_core.ipynb #00-019
 def corr(
     a,  # a tensor of any shape
     b,  # another with as many numbers

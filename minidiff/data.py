@@ -9,9 +9,9 @@ __all__ = ['render', 'Scenes', 'scenes', 'Labelled', 'idx', 'mnist', 'DIGITS', '
 # %% ../nbs/01_data.ipynb #01-002
 import numpy as np
 import torch
-import torch.nn.functional as F
 from typing import NamedTuple
 from .digits import Labelled, glyphs, idx, mnist
+from .layout import BACKGROUND_RGB, COLOUR_RGB, draw, layout, paint
 from .captions import DIGITS, COLOURS, BACKGROUNDS, SIZES, STROKES, COUNTS, RELATIONS, COLUMNS, HELD_OUT
 from .captions import caption, check_attrs, choose_said, parse, say, unknown_words, words
 
@@ -19,75 +19,7 @@ from .captions import caption, check_attrs, choose_said, parse, say, unknown_wor
 _all_ = ["Labelled", "idx", "mnist", "DIGITS", "COLOURS", "BACKGROUNDS", "SIZES", "STROKES", "COUNTS", "RELATIONS", "COLUMNS",
          "HELD_OUT", "caption", "parse", "words", "unknown_words"]
 
-# %% ../nbs/01_data.ipynb #01-027
-_COLOUR_RGB = torch.tensor([[255, 40, 40], [255, 140, 0], [255, 235, 20], [20, 205, 50],
-                            [0, 225, 235], [60, 120, 255], [255, 50, 225], [255, 255, 255]]) / 127.5 - 1
-_BACKGROUND_RGB = torch.tensor([[0, 0, 0], [0, 0, 95], [85, 0, 20], [70, 70, 0], [80, 80, 80]]) / 127.5 - 1
-
-# %% ../nbs/01_data.ipynb #01-030
-_SCALE = np.array([0.75, 1.1, 1.5])  # of MNIST's 20 pixels of ink: 15, 22, 30
-_ROOM = np.array([8, 12, 16])        # from a digit's centre to the edge of its room
-
-# %% ../nbs/01_data.ipynb #01-031
-def _one_group(count, room, rng):
-    "Centres (across, down) [n,4,2] of up to four digits: one lies anywhere, several in cells of a 2x2 grid"
-    u = rng.uniform(-1, 1, (len(count), 4, 2))
-    cell = rng.random((len(count), 4)).argsort(1)
-    cells = 16 + 32 * np.stack([cell % 2, cell // 2], 2) + u * (16 - room)[..., None]
-    return np.where((count == 1)[..., None], 32 + u * (32 - room)[..., None], cells)
-
-# %% ../nbs/01_data.ipynb #01-033
-def _two_groups(relation, group, rank, count, room, rng):
-    "Centres [n,4,2] of two groups in opposite halves, level with each other within a few pixels"
-    n = len(group)
-    way = np.where(relation == 5, rng.integers(1, 5, (n, 1)), relation)  # "and": any of the four ways
-    low = (group == 0) == ((way == 1) | (way == 3))
-    u = rng.uniform(-1, 1, (2, n, 4))
-    apart = np.where(low, 16, 48) + u[0] * (16 - room)
-    level = np.where(count.max(1, keepdims=True) == 2, 32, rng.uniform(18, 46, (n, 1)))
-    shake = np.where(count == 2, np.minimum(2, 16 - room), 2)
-    along = level + np.where(count == 2, 32 * rank - 16, 0) + u[1] * shake
-    centres = np.stack([apart, along], 2)
-    return np.where((way > 2)[..., None], centres[..., ::-1], centres)
-
-# %% ../nbs/01_data.ipynb #01-035
-def _layout(a, rng, glyphs):
-    "The digits to draw, one row each: scene, group, size, centre across and down, and which handwriting (row of `glyphs`)"
-    two = a[:, 5:6] > 0
-    group = np.where(two, [0, 0, 1, 1], 0)
-    rank = np.where(two, [0, 1, 0, 1], [0, 1, 2, 3])
-    count, digit, _, size, stroke = (np.where(group == 0, a[:, i, None], a[:, i + 5, None]) for i in range(5))
-    room = _ROOM[size]
-    centres = np.where(two[..., None], _two_groups(a[:, 10:11], group, rank, count, room, rng), _one_group(count, room, rng))
-    total = glyphs.starts[digit + 1] - glyphs.starts[digit]
-    among = np.where(stroke == 0, total, total // 4)
-    start = glyphs.starts[digit] + np.where(stroke == 2, total - among, 0)
-    u = rng.random((2, len(a), 2))[:, np.arange(len(a))[:, None], group]
-    step = 1 + (u[1] * (among // 4)).astype(int)
-    hand = start + ((u[0] * among).astype(int) + rank * step) % among  # never the same twice in a group
-    scene, slot = np.nonzero(rank < count)
-    return (scene, *(x[scene, slot] for x in (group, size, centres, hand)))
-
-# %% ../nbs/01_data.ipynb #01-037
-def _draw(n, scene, group, size, centres, hand, glyphs):
-    "How much of each pixel is ink [n,2,64,64] (0 to 1), for either group"
-    device = glyphs.images.device
-    corner = np.rint(centres).astype(int)  # of a 32x32 patch, on a page with a margin of 16
-    theta = np.zeros((len(hand), 2, 3))
-    theta[:, 0, 0] = theta[:, 1, 1] = 16 / (14 * _SCALE[size])
-    theta[:, :, 2] = (glyphs.centres[hand] - 13.5) / 14
-    theta = torch.from_numpy(theta).float().to(device)
-    ink = glyphs.images[torch.from_numpy(hand).to(device)][:, None].float() / 255
-    ink = F.grid_sample(ink, F.affine_grid(theta, (len(hand), 1, 32, 32), align_corners=False), align_corners=False)
-    ink = (1.4 * ink).clamp(max=1)  # thin strokes keep their pure colour
-    origin = ((scene * 2 + group) * 96 + corner[:, 1]) * 96 + corner[:, 0]
-    steps = torch.arange(32, device=device)
-    where = torch.from_numpy(origin).to(device)[:, None, None] + 96 * steps[:, None] + steps
-    page = ink.new_zeros(n * 2 * 96 * 96)
-    page.scatter_reduce_(0, where.flatten(), ink.flatten(), "amax")
-    return page.view(n, 2, 96, 96)[:, :, 16:80, 16:80]
-
-# %% ../nbs/01_data.ipynb #01-038
+# %% ../nbs/01_data.ipynb #01-029
 def render(
     attrs,         # [n,12], see COLUMNS
     seed=0,        # places and handwritings are a function of it
@@ -97,21 +29,17 @@ def render(
     "Pictures [n,3,64,64] in [-1,1] with the given attributes"
     a = check_attrs(attrs)
     source = glyphs(bool(train), str(device))
-    scene, *digits = _layout(a, np.random.default_rng([seed, 1]), source)
+    scene, *digits = layout(a, np.random.default_rng([seed, 1]), source)
     pictures = torch.empty(len(a), 3, 64, 64, device=device)
     for first in range(0, len(a), 1024):
         n = min(1024, len(a) - first)
         part = slice(*np.searchsorted(scene, [first, first + n]))
-        ink = _draw(n, scene[part] - first, *(d[part] for d in digits), source)
+        ink = draw(n, scene[part] - first, *(d[part] for d in digits), source)
         rows = torch.from_numpy(a[first:first + n])
-        paint = _BACKGROUND_RGB[rows[:, 11], :, None, None].to(device)
-        for g in (0, 1):
-            colour = _COLOUR_RGB[rows[:, 5 * g + 2], :, None, None].to(device)
-            paint = torch.lerp(paint, colour, ink[:, g, None])
-        pictures[first:first + n] = paint
+        pictures[first:first + n] = paint(ink, rows[:, [2, 7]], rows[:, 11])
     return pictures
 
-# %% ../nbs/01_data.ipynb #01-046
+# %% ../nbs/01_data.ipynb #01-037
 class Scenes(NamedTuple):
     "Captioned pictures of coloured digits"
     images: torch.Tensor  # [n,3,64,64] in [-1,1]
@@ -119,7 +47,7 @@ class Scenes(NamedTuple):
     attrs: torch.Tensor   # [n,12] int64, see COLUMNS
     said: torch.Tensor    # [n,12] bool: which of them the caption says
 
-# %% ../nbs/01_data.ipynb #01-048
+# %% ../nbs/01_data.ipynb #01-039
 def _pairs(n, rng, lowest, held_out):
     "Two different (digit, colour) pairs for each scene [n,2,2]; pairs below `lowest` are left out, the 8 held-out ones come first"
     pairs = np.array(HELD_OUT + tuple((d, c) for c in range(8) for d in range(10) if (d, c) not in HELD_OUT))
@@ -127,7 +55,7 @@ def _pairs(n, rng, lowest, held_out):
     second = lowest + (first - lowest + rng.integers(1, 80 - lowest, n)) % (80 - lowest)
     return pairs[np.stack([first, second], 1)]
 
-# %% ../nbs/01_data.ipynb #01-049
+# %% ../nbs/01_data.ipynb #01-040
 def _attributes(n, rng, train, held_out):
     "Random attributes of n scenes [n,12]"
     two = rng.random(n) < 0.45
@@ -146,7 +74,7 @@ def _attributes(n, rng, train, held_out):
     attrs[:, 11] = rng.choice(5, n, p=[0.5, 0.125, 0.125, 0.125, 0.125])
     return attrs
 
-# %% ../nbs/01_data.ipynb #01-050
+# %% ../nbs/01_data.ipynb #01-041
 def scenes(
     n,              # how many
     seed=0,         # everything is a function of it

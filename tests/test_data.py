@@ -6,6 +6,7 @@ import numpy as np
 import pytest, torch
 
 from minidiff import captions, data, digits
+from minidiff.layout import BACKGROUND_RGB, COLOUR_RGB, layout
 from minidiff.data import COLUMNS, HELD_OUT, caption, idx, mnist, parse, render, scenes, unknown_words, words
 
 REPO = Path(__file__).parents[1]
@@ -197,8 +198,8 @@ def test_seeded(train):
 
 
 def test_chunks_do_not_show(monkeypatch, train):
-    drawn, draw = [], data._draw
-    monkeypatch.setattr(data, "_draw", lambda n, *rest: drawn.append(n) or draw(n, *rest))
+    drawn, draw = [], data.draw
+    monkeypatch.setattr(data, "draw", lambda n, *rest: drawn.append(n) or draw(n, *rest))
     assert torch.equal(render(train.attrs, seed=11), train.images) and drawn == [1024, N - 1024]
     assert (train.images.std((1, 2, 3)) > 0.02).all()
 
@@ -249,24 +250,24 @@ def test_every_value_and_every_word_occurs(train):
 
 def ink_mask(images, attrs):
     "Where a picture differs from its background [n,64,64]"
-    ground = data._BACKGROUND_RGB[attrs[:, 11]][:, :, None, None]
+    ground = BACKGROUND_RGB[attrs[:, 11]][:, :, None, None]
     return (images - ground).abs().amax(1)
 
 
 def test_background_and_ink_have_the_named_colours(train):
     a, images = train.attrs, train.images
     corners = images[:, :, ::63, ::63].flatten(2)
-    assert (corners.median(2).values - data._BACKGROUND_RGB[a[:, 11]]).abs().max() < 0.02
+    assert (corners.median(2).values - BACKGROUND_RGB[a[:, 11]]).abs().max() < 0.02
     alone = a[:, 5] == 0
     mask = ink_mask(images, a)[alone]
     strong = (mask > 0.9 * mask.amax((1, 2), keepdim=True)).float()
     mean = (images[alone] * strong[:, None]).sum((2, 3)) / strong.sum((1, 2))[:, None]
-    assert torch.cdist(mean, data._COLOUR_RGB).argmin(1).eq(a[alone, 2]).float().mean() > 0.999
+    assert torch.cdist(mean, COLOUR_RGB).argmin(1).eq(a[alone, 2]).float().mean() > 0.999
 
 
 def coloured(images, attrs, g):
     "Where a picture is nearest to group g's colour, of its background and its two colours [n,64,64]"
-    paints = torch.stack([data._BACKGROUND_RGB[attrs[:, 11]], data._COLOUR_RGB[attrs[:, 2]], data._COLOUR_RGB[attrs[:, 7]]], 1)
+    paints = torch.stack([BACKGROUND_RGB[attrs[:, 11]], COLOUR_RGB[attrs[:, 2]], COLOUR_RGB[attrs[:, 7]]], 1)
     nearest = (images[:, None] - paints[..., None, None]).square().sum(2).argmin(1)
     return (nearest == 1 + g).float()
 
@@ -316,7 +317,7 @@ def test_a_pair_in_cells_does_not_touch_the_edge_or_itself():
 
 def test_handwritings_within_a_group_differ():
     two = torch.tensor([[2, 4, 7, 0, 1, 2, 4, 2, 0, 2, 1, 0]]).repeat(300, 1)
-    scene, group, _, _, hand = data._layout(two.numpy(), np.random.default_rng(0), digits.glyphs(False, "cpu"))
+    scene, group, _, _, hand = layout(two.numpy(), np.random.default_rng(0), digits.glyphs(False, "cpu"))
     for g in (0, 1):
         both = hand[group == g].reshape(300, 2)
         assert (both[:, 0] != both[:, 1]).all()
@@ -332,7 +333,7 @@ def test_strokes_are_quartiles_of_ink_within_the_digit():
             hands = {}
             for stroke in (0, 1, 2):
                 a = torch.tensor([[1, digit, 0, 1, stroke, 0, 0, 0, 0, 0, 0, 0]]).repeat(3000, 1)
-                hands[stroke] = data._layout(a.numpy(), np.random.default_rng(0), source)[-1]
+                hands[stroke] = layout(a.numpy(), np.random.default_rng(0), source)[-1]
             low, high = mean_ink[labels == digit].quantile(torch.tensor([0.25, 0.75]).double())
             ink = {k: source.images[torch.from_numpy(v)].float().mean((1, 2)) / 127.5 - 1 for k, v in hands.items()}
             assert ink[1].max() <= low + 1e-3 and ink[2].min() >= high - 1e-3

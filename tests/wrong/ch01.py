@@ -7,9 +7,9 @@ WRONG = {
         "def to_signed(pixels):\n    return pixels / 127.5 - 1",
     ],
     "01.2": [
-        "def paint(ink, colour, background):\n    return background.view(3, 1, 1) + ink[None] * colour.view(3, 1, 1)",
-        "def paint(ink, colour, background):\n    return torch.where(ink[None] > 0.5, colour.view(3, 1, 1), background.view(3, 1, 1))",
-        "def paint(ink, colour, background):\n    return ink[None] * background.view(3, 1, 1) + (1 - ink[None]) * colour.view(3, 1, 1)",
+        "def blend(ink, colour, background):\n    return background.view(3, 1, 1) + ink[None] * colour.view(3, 1, 1)",
+        "def blend(ink, colour, background):\n    return torch.where(ink[None] > 0.5, colour.view(3, 1, 1), background.view(3, 1, 1))",
+        "def blend(ink, colour, background):\n    return ink[None] * background.view(3, 1, 1) + (1 - ink[None]) * colour.view(3, 1, 1)",
     ],
     "01.3": [
         "def stroke_rank(images, labels):\n    ink = images.flatten(1).mean(1)\n    return ink.argsort().argsort() / (len(ink) - 1)",

@@ -58,12 +58,12 @@ def _(to_signed):
 
 # %% ../nbs/99_checks.ipynb #99-009
 @exercise("01.2")
-def _(paint):
+def _(blend):
     "A pixel lies on the line from background to colour, at its ink"
     g = torch.Generator().manual_seed(0)
     ink, colour, ground = torch.rand(28, 28, generator=g), torch.tensor([1., 0.2, -0.5]), torch.tensor([-1., -0.3, 0.4])
     ink[0, 0], ink[0, 1] = 0, 1
-    x = paint(ink.clone(), colour.clone(), ground.clone())
+    x = blend(ink.clone(), colour.clone(), ground.clone())
     expect(tuple(x.shape) == (3, 28, 28), f"the picture is {list(x.shape)}, not [3,28,28]: reshape the colours to [3,1,1]")
     expect((x[:, 0, 0] - ground).abs().max().item() < 1e-5, f"without ink a pixel is {[round(v, 2) for v in x[:, 0, 0].tolist()]}, not the background {[round(v, 2) for v in ground.tolist()]}")
     expect((x[:, 0, 1] - colour).abs().max().item() < 1e-5, f"at full ink a pixel is {[round(v, 2) for v in x[:, 0, 1].tolist()]}, not the colour {[round(v, 2) for v in colour.tolist()]}: the background must fade by (1 - ink)")
@@ -177,6 +177,97 @@ def _(expected_error):
            "take d out[i] / d x[i] only, the diagonal, at the x you were given")
 
 # %% ../nbs/99_checks.ipynb #99-018
+@exercise("06.1")
+def _(sees):
+    "The width is what the gradient through real layers says"
+    from torch import nn
+    chains = [([3] * 6, [1] * 6), ([3, 3, 3], [1, 2, 1]), ([3, 3, 3, 3], [2, 2, 2, 1]), ([5, 1, 3], [2, 3, 1]), ([1, 7, 3], [2, 1, 2])]
+    for kernels, strides in chains:
+        net = nn.Sequential(*[nn.Conv1d(1, 1, k, s) for k, s in zip(kernels, strides)])
+        x = torch.zeros(1, 1, 200, requires_grad=True)
+        net(x)[0, 0, 5].backward()
+        seen = x.grad.nonzero()[:, 2]
+        want, got = (seen.max() - seen.min() + 1).item(), sees(kernels, strides)
+        expect(got == want, f"kernels {kernels} with strides {strides} see {want} pixels, you gave {got}: a kernel k adds (k - 1) steps, "
+               "and a step is worth the product of the strides of the layers BEFORE it")
+
+# %% ../nbs/99_checks.ipynb #99-019
+@exercise("06.2")
+def _(group_norm):
+    "Mean 0, variance 1 and eps inside the square root, equal to PyTorch's in float64"
+    import torch.nn.functional as F
+    g = torch.Generator().manual_seed(0)
+    x = 3 * torch.randn(2, 12, 5, 4, generator=g, dtype=torch.float64) + 7 * torch.randn(2, 12, 1, 1, generator=g, dtype=torch.float64)
+    y = group_norm(x, 3, 1e-5)
+    expect(y.shape == x.shape, f"the shape must stay {list(x.shape)}, yours is {list(y.shape)}")
+    means, stds = y.unflatten(1, (3, 4)).mean((2, 3, 4)), y.unflatten(1, (3, 4)).std((2, 3, 4), correction=0)
+    expect(means.abs().max() < 1e-6, f"each group must have mean 0, one of yours has {means.abs().max():.2g}: are the groups neighbouring channels, of one picture?")
+    expect((stds - 1).abs().max() < 1e-4, f"each group must have standard deviation 1, one of yours has {stds.flatten()[(stds - 1).abs().argmax()]:.4f}: "
+           "is the variance taken over the group's channels AND pixels, without n - 1?")
+    expect((y - F.group_norm(x, 3, eps=1e-5)).abs().max() < 1e-12, "nearly: is it the variance (not divided by n - 1), and does each group have its own?")
+    dim = 0.01 * x
+    expect((group_norm(dim, 3, 0.1) - F.group_norm(dim, 3, eps=0.1)).abs().max() < 1e-9, "a dim picture with a large eps comes out wrong: "
+           "eps is added to the variance, inside the square root")
+
+# %% ../nbs/99_checks.ipynb #99-021
+@exercise("09.1")
+def _(memorised):
+    "Share of pictures nearer to a training image than the nearest 5% of test images are"
+    g = torch.Generator().manual_seed(0)
+    train, test, fresh = torch.randn(3, 800, 6, generator=g)
+    copies = train[:400] + 1e-3 * torch.randn(400, 6, generator=g)
+    honest, caught = float(memorised(fresh, train, test)), float(memorised(copies, train, test))
+    expect(caught > .99, f"of 400 copies you caught {caught:.2f}: is the distance the one to the nearest image of `train`, and the bar set by test images (a training image's nearest is itself, at 0)?")
+    expect(.01 < honest < .12, f"of 800 honest pictures you accuse {honest:.2f}, not about 0.05: the bar is the 5% quantile of the test images' nearest distances")
+    half = float(memorised(torch.cat([copies, fresh[:400]]), train, test))
+    expect(abs(half - .525) < .06, f"half copies and half honest gave {half:.2f}, not about 0.52: answer with a share of `fake`")
+
+# %% ../nbs/99_checks.ipynb #99-022
+@exercise("09.2")
+def _(fid_at_infinity):
+    "The intercept of FID over 1/n is the distance of the distributions, whatever the number of images"
+    from minidiff.metrics import fid
+    g = torch.Generator().manual_seed(1)
+    bias = None
+    for shift in (0., .15):
+        a, b = torch.randn(2, 1200, 64, generator=g, dtype=torch.float64)
+        b, truth = b + shift, 64 * shift**2
+        yours, plain = float(fid_at_infinity(a, b)), fid(a, b)
+        bias = bias or plain  # equal distributions come first: all of it is bias
+        expect(abs(yours - plain) > 1e-6, f"you gave fid itself, {plain:.2f}: compute it at several n and follow the line to 1/n = 0")
+        expect(abs(yours - truth) < .45 * bias, f"the distributions are {truth:.2f} apart, fid at n = 1200 says {plain:.2f} and you say {yours:.2f}: is the line fitted over 1/n, and read at 1/n = 0?")
+
+# %% ../nbs/99_checks.ipynb #99-023
+@exercise("09.3")
+def _(counterfeit):
+    "Rows that are nothing like the real ones have FID zero if mean and covariance agree exactly"
+    from minidiff.metrics import fid, kid
+    torch.manual_seed(0)
+    side = torch.randint(2, (600, 1)).double()
+    real = torch.cat([8 * side + .3 * torch.randn(600, 1), 3 * torch.rand(600, 1).log(), torch.randn(600, 2) @ torch.tensor([[1., .8], [0., .3]])], 1)
+    fake = counterfeit(real, 500).double()
+    expect(fake.shape == (500, 4), f"counterfeit(features, 500) must give 500 rows of 4 features, not {list(fake.shape)}")
+    expect(torch.cdist(fake, real).amin(1).median() > 1e-3, "these are copies of the real rows: make new ones")
+    gap, total = fid(real, fake), float(real.T.cov().trace())
+    expect(gap < 1e-6 * total, f"FID is {gap:.2g}, not 0: a sample's own mean and covariance are never exactly those asked for, so whiten it first (subtract its mean, undo its covariance), then colour it")
+    expect(kid(real, fake) > 1, "FID is 0, but KID does not notice either: the fake rows still have the real ones' skew")
+
+# %% ../nbs/99_checks.ipynb #99-024
+@exercise("09.4")
+def _(coverage):
+    "Expected coverage is 1 - 2^-k for equal sets, and one far outlier changes nothing"
+    g = torch.Generator().manual_seed(2)
+    real, fake = torch.randn(2, 1500, 3, generator=g)
+    for k in (1, 3, 5):
+        got = float(coverage(real, fake, k))
+        expect(abs(got - (1 - .5**k)) < .035, f"for equal distributions and k = {k} coverage is 1 - 2^-k = {1 - .5**k:.3f}, you gave {got:.3f}: is a point its own first neighbour in your count, or are the balls around the fake points?")
+    half = float(coverage(torch.cat([real, real + 50]), fake, 5))
+    expect(abs(half - .49) < .06, f"with half of the real points out of reach coverage is about 0.49, you gave {half:.2f}: count real points, not fake ones")
+    few = fake[:3] + torch.tensor([[0.], [0.], [60.]])
+    few = float(coverage(real, few, 5))
+    expect(few < .05, f"three generated points, one of them far away, cover {few:.2f} of the real ones: the balls belong around the real points (recall makes this mistake)")
+
+# %% ../nbs/99_checks.ipynb #99-026
 @exercise("12.1")
 def _(best_pair):
     "Pairs are weighed by how often their word occurs"
@@ -186,7 +277,7 @@ def _(best_pair):
            "in a word that occurs twice, a and a are neighbours at two places, so four times in all: did you count each word only once?")
     expect(best_pair({("b", "a"): 2, ("a", "b"): 2, ("c", "b", "a"): 1}) == ("b", "a"), "the order within a pair matters: b, a is not a, b")
 
-# %% ../nbs/99_checks.ipynb #99-019
+# %% ../nbs/99_checks.ipynb #99-027
 @exercise("12.2")
 def _(split):
     "The merges are replayed in the order in which they were made"
@@ -204,7 +295,7 @@ def _(split):
             got = list(split(to_pieces(w), dict(tokenizer.ranks)))
             expect(got == tokenizer.split(w), f"with {n} merges {w!r} is {'-'.join(tokenizer.split(w))}, but you gave {'-'.join(map(str, got))}: in each round the pair of the lowest rank, wherever it stands")
 
-# %% ../nbs/99_checks.ipynb #99-020
+# %% ../nbs/99_checks.ipynb #99-028
 @exercise("12.3")
 def _(real):
     "The mask ends with the first end mark"
@@ -214,3 +305,69 @@ def _(real):
     expect(got[torch.arange(4), ids.argmax(-1)].all(), "the first end mark belongs to the text (the network reads its summary there), but you masked it")
     expect(not got[3, 3:].any(), "a row may be filled with 0 as well: those places must be False")
     expect(got.sum(1).tolist() == [3, 5, 2, 3], f"the rows have 3, 5, 2 and 3 real places, you found {got.sum(1).tolist()}: only the first end mark counts")
+
+# %% ../nbs/99_checks.ipynb #99-029
+@exercise("12.4")
+def _(attend):
+    "Causal attention, equal to PyTorch's"
+    import torch.nn.functional as F
+    g = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 2, 3, 7, 16, generator=g, dtype=torch.float64)
+    got = attend(q, k, v)
+    expect(not got.isnan().any(), "some results are not a number: the first token must be allowed to look at itself")
+    expect(torch.allclose(got[..., 0, :], v[..., 0, :]), "the first token can only read its own value, but its result is something else: is the mask causal, and the softmax over the keys?")
+    later = v.clone(); later[..., 4:, :] += 1
+    expect(torch.equal(attend(q, k, later)[..., :4, :], got[..., :4, :]), "changing the values from place 4 on moved an earlier result: no token may look ahead")
+    expect(torch.allclose(attend(q, k, torch.ones_like(v)), torch.ones_like(v)), "the weights of each token must sum to 1: mask before the softmax, with minus infinity, not after it")
+    expect(torch.allclose(got, F.scaled_dot_product_attention(q, k, v, is_causal=True)), "the weights are not softmax(q.k / sqrt(d)): did you divide by the root of d, the last size of q?")
+
+# %% ../nbs/99_checks.ipynb #99-030
+@exercise("12.5")
+def _(expected_floor):
+    "E ln m for captions drawn with given probabilities"
+    def exact(p, batch):
+        n, total = batch - 1, 0.
+        for q in p.tolist():
+            total += sum(q * math.comb(n, k) * q**k * (1 - q)**(n - k) * math.log(1 + k) for k in range(batch))
+        return total
+    expect(abs(float(expected_floor(torch.tensor([1.]), 8)) - math.log(8)) < 0.02, "with one single caption every row shares with all 8, so the floor is ln 8 = 2.08")
+    got = float(expected_floor(torch.ones(1000) / 1000, 2))
+    expect(abs(got - math.log(2) / 1000) < 0.01, f"two draws from 1,000 captions hardly ever agree, so the floor is near 0; you gave {got:.3f}: does m count the picture's own caption once, so that ln m = 0 alone?")
+    for p, batch in ((torch.ones(80) / 80, 64), (torch.tensor([.5, .3, .1, .1]), 16), (torch.tensor([.9] + [.01] * 10), 32)):
+        want, got = exact(p, batch), float(expected_floor(p, batch))
+        expect(abs(got - want) < 0.03 + 0.02 * want, f"for {len(p)} captions and a batch of {batch} the floor is {want:.3f}, you gave {got:.3f}: the mean of ln m (not the ln of the mean), over pictures (a common caption counts as often as it is drawn)")
+
+# %% ../nbs/99_checks.ipynb #99-031
+@exercise("12.6")
+def _(class_vectors):
+    "Unit vectors along the mean over the templates"
+    table = {"a cat": [1., 0., 0.], "my cat": [0., 1., 0.], "a dog": [0., 0., 1.], "my dog": [0., 0., 1.]}
+    def encode(texts):
+        unknown = [t for t in texts if t not in table]
+        expect(not unknown, f"encode was asked for {unknown}: fill each template's braces with each name")
+        return torch.tensor([table[t] for t in texts])
+    got = class_vectors(encode, ["a {}", "my {}"], ["cat", "dog"])
+    expect(tuple(got.shape) == (2, 3), f"two names need two vectors, [2,3], not {list(got.shape)}")
+    expect(torch.allclose(got.norm(dim=1), torch.ones(2), atol=1e-5), f"the vectors have lengths {got.norm(dim=1).tolist()}, not 1: the mean of unit vectors is shorter, scale it back")
+    expect(torch.allclose(got[0], torch.tensor([0.5, 0.5, 0.]).sqrt(), atol=1e-5), "the first vector is not along the mean of its two templates: average over templates, not over names")
+
+# %% ../nbs/99_checks.ipynb #99-032
+@exercise("12.7")
+def _(sigmoid_loss):
+    "SigLIP's loss"
+    ids = torch.tensor([[1], [2], [1]])
+    same = ids == ids.T
+    flat = torch.zeros(3, 4)
+    got = float(sigmoid_loss(flat, flat, 10., 0., ids))
+    expect(abs(got - 3 * math.log(2)) < 1e-4, f"if every answer is one half, each of 9 pairs costs ln 2, in all 9 ln 2 / 3 = {3 * math.log(2):.3f}; you gave {got:.3f}: sum over all pairs, divide by B")
+    got = float(sigmoid_loss(flat, flat, 10., -2., ids))
+    want = float((torch.where(same, 2., -2.).exp().log1p()).sum() / 3)
+    expect(abs(got - want) < 1e-4, f"with a bias of -2 and cosines of 0 the loss is {want:.3f}, you gave {got:.3f}: five pairs are a yes (equal ids), four a no")
+    e = torch.eye(4)[[0, 1, 0]]
+    expect(float(sigmoid_loss(e, e, 60., -30., ids)) < 1e-6, "with perfect vectors, scale 60 and bias -30 the loss must vanish: equal captions are all yeses")
+    far = sigmoid_loss(e, -e, 300., 0., ids)
+    expect(torch.isfinite(torch.as_tensor(far)), "a confident mistake gave infinity: use F.logsigmoid, not log(sigmoid)")
+    a, b = torch.nn.functional.normalize(torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)), dim=-1)
+    want = float(torch.nn.functional.binary_cross_entropy_with_logits(5 * a @ b.T - 1, same.float(), reduction="sum") / 3)
+    got = float(sigmoid_loss(a, b, 5., -1., ids))
+    expect(abs(got - want) < 1e-4, f"for some random vectors the loss is {want:.3f}, you gave {got:.3f}")

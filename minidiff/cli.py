@@ -47,8 +47,9 @@ def parser():
     train.add_argument("part", choices=RECIPES)
     train.add_argument("-o", "--out", type=Path, default=Path("runs"), help="folder of weights (default runs)")
     train.add_argument("--steps", type=number(int, 1, 10**7))
+    train.add_argument("--minutes", type=number(float, .001, 10**5), help="length of the run in time (default: the shipped weights')")
     train.add_argument("--size", type=number(int, 1, 10**5), help="examples a step")
-    train.add_argument("--pool", type=number(int, 1000, 10**8), help="scenes encoded before training a unet")
+    train.add_argument("--pool", type=number(int, 1000, 10**8), help="scenes made before training starts")
     train.add_argument("--seed", type=number(int, 0, 2**31), default=0)
     evaluate = commands.add_parser("evaluate", parents=[every, draw], help="DigitEval and FID")
     evaluate.add_argument("--n", type=number(int, 1, 100), default=1, help="pictures of each prompt")
@@ -106,12 +107,12 @@ def train(args):
     device, rank, world = start_process(args.device)
     check_writable(args.out / "x")
     sizes = {k: getattr(args, k) for k in ("size", "pool") if getattr(args, k) is not None}
-    run, mean = make(args.part, args.out, device, args.steps, args.seed, rank=rank, world=world, **sizes), 0.
-    for step, steps, loss in run:
-        mean = mean + loss
-        if step % max(steps // 20, 1) == 0 and rank == 0:
-            print(f"{args.part} step {step:6d} of {steps}  loss {mean.item() / max(steps // 20, 1):.4f}", flush=True)
-            mean = 0.
+    run, mean, n, shown = make(args.part, args.out, device, args.steps, args.minutes, args.seed, rank=rank, world=world, **sizes), 0., 0, 0.
+    for done, loss in run:
+        mean, n = mean + loss, n + 1
+        if rank == 0 and done >= shown + .05:
+            print(f"{args.part} {done:4.0%}  {n} steps, mean loss {mean.item() / n:.4f}", flush=True)
+            mean, n, shown = 0., 0, done
     if rank == 0: print((args.out / f"{args.part}.md").read_text())
 
 # %% ../nbs/00_tour.ipynb #00-010
@@ -119,7 +120,8 @@ def evaluate(args):
     "`minidiff evaluate`: DigitEval by task beside the judge's ceiling, then FID on scenes beside its floor"
     import torch
     from minidiff.data import scenes
-    from minidiff.metrics import digiteval, digiteval_table, fid, real_scenes_accuracy
+    from minidiff.digiteval import digiteval, digiteval_table, real_scenes_accuracy
+    from minidiff.metrics import fid
     from minidiff.pipeline import load
     model, judge = load(folder=args.weights, device=args.device), load("judge", device=args.device)
     knobs, seeds = dict(steps=args.steps, scale=args.scale, sampler=args.sampler, eta=args.eta), itertools.count(args.seed, 1000)

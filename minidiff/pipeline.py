@@ -10,12 +10,14 @@ from functools import partial
 from importlib.resources import files
 from pathlib import Path
 import torch
-from .clip import CLIP, CLIPImageConfig, CLIPTextConfig, TextEncoder, Tokenizer
+from .bpe import Tokenizer
+from .clip import CLIP, CLIPImageConfig, CLIPTextConfig, TextEncoder
 from .core import Pictures, to_pil
 from .denoise import Denoiser, v
 from .guide import cfg
 from .latent import seeded_noise, start
-from .metrics import DigitClassifier, Judge
+from .judge import Judge
+from .metrics import DigitClassifier
 from .noise import SD, sigma_to_t, spaced
 from .sample import SAMPLERS, last
 from .unet import UNet, UNetConfig

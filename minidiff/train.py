@@ -4,19 +4,19 @@
 __all__ = ['warmup_decay', 'EMA', 'average_gradients', 'start_process', 'Trainer', 'train']
 
 # %% ../nbs/07_train.ipynb #07-002
-import copy, os
+import copy, os, time
 import torch
 import torch.distributed as dist
 from .weights import load_tensors, save_tensors
 
 # %% ../nbs/07_train.ipynb #07-003
 def warmup_decay(
-    step,    # 0 to steps
-    steps,   # length of the run
+    step,    # so far
+    done,    # share of the run behind us, 0 to 1
     warmup,  # steps of linear rise from 0
 ):
-    "Learning-rate factor in [0,1]: a linear rise, then a linear fall to 0 at the end"
-    return min((step + 1) / max(warmup, 1), (steps - step) / max(steps - warmup, 1), 1.)
+    "Learning-rate factor in [0,1]: a short linear rise, then a linear fall to 0 at the end"
+    return min((step + 1) / max(warmup, 1), 1 - done)
 
 # %% ../nbs/07_train.ipynb #07-004
 class EMA:
@@ -27,13 +27,14 @@ class EMA:
     ):
         self.decay, self.n = decay, 0
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.pairs = list(self.model.parameters()), [p.detach() for p in model.parameters()]
 
     @torch.no_grad()
     def update(self, model):
-        "Move the average a little toward `model`; buffers are copied"
+        "Move the average a little toward `model`, the one it was made from; buffers are copied"
         self.n += 1
         d = min(self.decay, (1 + self.n) / (10 + self.n))
-        torch._foreach_lerp_(list(self.model.parameters()), [p.detach() for p in model.parameters()], 1 - d)
+        torch._foreach_lerp_(*self.pairs, 1 - d)
         for a, b in zip(self.model.buffers(), model.buffers()): a.copy_(b)
 
 # %% ../nbs/07_train.ipynb #07-005
@@ -63,7 +64,8 @@ class Trainer:
     "All that a run is made of, so that it can stop and go on: model, its average, AdamW's moments, the step"
     def __init__(self,
         model,            # parameters that learn, on their device
-        steps,            # length of the run
+        steps=None,       # length of the run, or
+        minutes=None,     # its length in time: as many steps as fit
         lr=2e-3,          # peak learning rate
         warmup=200,       # steps of linear rise
         decay=.999,       # of the average
@@ -73,14 +75,21 @@ class Trainer:
         rank=0,           # of this process
         world=1,          # how many processes
     ):
-        self.model, self.ema, self.steps, self.lr, self.warmup = model, EMA(model, decay), steps, lr, min(warmup, steps // 4)
-        self.clip, self.seed, self.rank, self.world, self.step = clip, seed, rank, world, 0
+        if (steps is None) == (minutes is None): raise ValueError(f"steps {steps} and minutes {minutes}: give one of them")
+        if minutes and world > 1: raise ValueError("several processes must agree on the end: give steps, not minutes")
+        self.model, self.ema, self.steps, self.minutes, self.lr, self.warmup = model, EMA(model, decay), steps, minutes, lr, warmup
+        self.clip, self.seed, self.rank, self.world, self.step, self.begun = clip, seed, rank, world, 0, time.time()
         fused = next(model.parameters()).device.type == "cuda"
         self.opt = torch.optim.AdamW(model.parameters(), lr=lr, betas=(.9, .99), weight_decay=weight_decay, fused=fused)
 
+    @property
+    def done(self):
+        "Share of the run behind us, 0 to 1"
+        return self.step / self.steps if self.steps else min((time.time() - self.begun) / 60 / self.minutes, 1)
+
     def update(self, loss):
         "One step of AdamW down `loss`, and of the average toward the model"
-        for g in self.opt.param_groups: g["lr"] = self.lr * warmup_decay(self.step, self.steps, self.warmup)
+        for g in self.opt.param_groups: g["lr"] = self.lr * warmup_decay(self.step, self.done, self.warmup)
         loss.backward()
         average_gradients(self.model)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
@@ -98,12 +107,13 @@ class Trainer:
 
     def save(self, path):
         "Write a checkpoint (safetensors)"
-        save_tensors(path, self.tensors(), step=self.step, steps=self.steps)
+        save_tensors(path, self.tensors(), step=self.step, length=f"{self.steps} steps, {self.minutes} minutes", seconds=time.time() - self.begun)
 
     def resume(self, path):
         "Go on from a checkpoint; the same weights as a run that never stopped. ValueError if it is another model's or another length's"
         state, meta = load_tensors(path)
-        if int(meta.get("steps", -1)) != self.steps: raise ValueError(f"{path} is a run of {meta.get('steps')} steps, this one has {self.steps}: give --steps {meta.get('steps')} or another folder")
+        length = f"{self.steps} steps, {self.minutes} minutes"
+        if meta.get("length") != length: raise ValueError(f"{path} is a run of {meta.get('length')}, this one of {length}: give the same, or another folder")
         part = lambda name: {k[len(name):]: v for k, v in state.items() if k.startswith(name)}
         try:
             self.model.load_state_dict(part("model."))
@@ -115,6 +125,7 @@ class Trainer:
             moments.setdefault(int(i), {})[name] = v
         self.opt.load_state_dict(self.opt.state_dict() | {"state": moments})
         self.step = self.ema.n = int(meta["step"])
+        self.begun = time.time() - float(meta["seconds"])
 
 # %% ../nbs/07_train.ipynb #07-008
 def train(
@@ -126,7 +137,7 @@ def train(
     "The training loop as a generator of losses (0-d tensors): the caller draws the progress bar, saves, stops"
     device = next(trainer.model.parameters()).device.type
     trainer.model.train()
-    while trainer.step < trainer.steps:
+    while trainer.done < 1:
         n = trainer.step * trainer.world + trainer.rank
         torch.manual_seed(trainer.seed + 1_000_003 * n)
         data = batch(n)

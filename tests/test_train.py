@@ -34,9 +34,18 @@ def test_learning():
 
 
 def test_warmup_decay():
-    factors = [warmup_decay(i, 100, 10) for i in range(101)]
-    assert factors[0] == .1 and max(factors) == 1 and factors[100] == 0 and factors[9] == 1
-    assert all(a >= b for a, b in zip(factors[10:], factors[11:]))
+    factors = [warmup_decay(i, i / 100, 10) for i in range(101)]
+    assert factors[0] == .1 and factors[100] == 0 and max(factors) == factors[9] == .91
+    assert all(a > b for a, b in zip(factors[9:], factors[10:]))
+
+
+def test_minutes_end_on_time():
+    model = torch.nn.Linear(4, 1)
+    trainer = Trainer(model, minutes=.01, warmup=3)
+    losses = list(train(trainer, lambda x: model(x).square().mean(), lambda n: torch.randn(8, 4)))
+    assert len(losses) > 20 and trainer.done == 1 and trainer.opt.param_groups[0]["lr"] < 1e-3
+    for wrong in (dict(), dict(steps=3, minutes=1.), dict(minutes=1., world=2)):
+        with pytest.raises(ValueError, match="minutes"): Trainer(model, **wrong)
 
 
 def test_ema_is_the_weighted_mean():

@@ -284,3 +284,13 @@ def test_real_vocabulary(real, tmp_path):
     real.save(tmp_path)
     texts = random_texts(2000, 7)
     assert torch.equal(real(texts), their_ids(transformers.CLIPTokenizer.from_pretrained(tmp_path), texts, 77))
+
+
+def test_course_vocabulary():
+    "TEXT fits the tokenizer that the recipe trains, and every caption fits the context"
+    from minidiff.data import scenes, words
+    captions = scenes(20_000, seed=0).captions
+    tok = train_bpe(captions, 400)
+    assert len(tok.vocab) == TEXT.vocab and tok.max_length == TEXT.context
+    assert sum(len(tok.encode(w)) > 1 for w in words()) <= 1  # "mid-sized" alone is three words
+    assert max(len(tok.encode(c)) for c in captions) + 2 <= TEXT.context

@@ -158,7 +158,7 @@ def latents(
         return torch.cat([vae.encode(from_bytes(x)).float() for x in images.split(size)])
 
 # %% ../nbs/16b_recipes.ipynb #16-014
-def recipe_unet(folder, device, pool=400_000, size=1024):
+def recipe_unet(folder, device, pool=400_000, size=512):
     "The noise predictor on latents, conditioned on the frozen text tower; 10% of the captions are blank"
     tokenizer, text, vae = load("tokenizer", folder), text_tower(load("clip", folder, device)), load("vae", folder, device)
     model = UNet(UNetConfig(channels=(64, 128), layers=2, depth=(1, 1), heads=(4, 4), ctx_dim=128, groups=16)).to(device)
@@ -173,7 +173,7 @@ def recipe_unet(folder, device, pool=400_000, size=1024):
         words = torch.where(torch.rand(len(x), 1, device=x.device) < .1, blank, words)
         with torch.no_grad(): ctx = text(words).last.float()
         return denoise.loss(x, uniform_t(len(x), SD, device=x.device), torch.randn_like(x), ctx=ctx).mean()
-    return Recipe(model, loss, (z, ids), lambda unet: {}, size, 7.5, 1e-3, f"latents and captions of {pool:,} scenes, none with a held-out pair")
+    return Recipe(model, loss, (z, ids), lambda unet: {}, size, 6.6, 1.5e-3, f"latents and captions of {pool:,} scenes, none with a held-out pair")
 
 # %% ../nbs/16b_recipes.ipynb #16-015
 def recipe_judge(folder, device, pool=300_000, size=256):

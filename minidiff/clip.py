@@ -23,7 +23,6 @@ class QuickGELU(nn.Module):
     "x * sigmoid(1.702 x), OpenAI's shortcut for GELU"
     def forward(self, x): return x * torch.sigmoid(1.702 * x)
 
-# %% ../nbs/12_clip.ipynb #12-011
 def linear(n_in, n_out, std, bias=True):
     "A linear layer with normal weights of that `std` and no or zero bias"
     layer = nn.Linear(n_in, n_out, bias)
@@ -31,7 +30,7 @@ def linear(n_in, n_out, std, bias=True):
     if bias: nn.init.zeros_(layer.bias)
     return layer
 
-# %% ../nbs/12_clip.ipynb #12-012
+# %% ../nbs/12_clip.ipynb #12-011
 class CLIPBlock(nn.Module):
     "Attention, then a two-layer network for each token; both read a normalised copy and add their result: [B,N,D] -> [B,N,D]"
     def __init__(self, config):
@@ -54,12 +53,11 @@ class CLIPBlock(nn.Module):
         x = x + self.attend(self.layer_norm1(x), causal)
         return x + self.mlp(self.layer_norm2(x))
 
-# %% ../nbs/12_clip.ipynb #12-013
 def blocks(config):
     "The `encoder` of a tower: its blocks, in a list called `layers`"
     return nn.ModuleDict({"layers": nn.ModuleList(CLIPBlock(config) for _ in range(config.layers))})
 
-# %% ../nbs/12_clip.ipynb #12-015
+# %% ../nbs/12_clip.ipynb #12-013
 @dataclass(frozen=True)
 class CLIPTextConfig:
     "The text tower's sizes; by default Stable Diffusion 1.5's (CLIP ViT-L/14)"
@@ -71,7 +69,6 @@ class CLIPTextConfig:
     act: str = "quick_gelu"  # or "gelu"
     proj: int | None = None  # width of the projected pooled state, None: not projected
 
-# %% ../nbs/12_clip.ipynb #12-016
 @dataclass(frozen=True)
 class CLIPImageConfig:
     "The image tower's sizes; by default the course's: 64x64 pixels in 64 patches"
@@ -83,20 +80,18 @@ class CLIPImageConfig:
     act: str = "quick_gelu"
     proj: int = 128          # width of the space that texts and pictures share
 
-# %% ../nbs/12_clip.ipynb #12-017
 CLIP_L = CLIPTextConfig()
 OPENCLIP_BIGG = CLIPTextConfig(width=1280, layers=32, heads=20, act="gelu", proj=1280)
 TEXT = CLIPTextConfig(vocab=699, width=128, layers=4, heads=4, context=32)
 IMAGE = CLIPImageConfig()
 
-# %% ../nbs/12_clip.ipynb #12-018
+# %% ../nbs/12_clip.ipynb #12-014
 class TextStates(NamedTuple):
     "What the text tower returns"
     last: torch.Tensor    # states after the final norm [B,N,D]
     pooled: torch.Tensor  # the last state at the end of the text [B,D], or projected [B,proj]
     hidden: tuple         # layers+1 states [B,N,D] without the final norm, the embeddings first
 
-# %% ../nbs/12_clip.ipynb #12-019
 class TextTransformer(nn.Module):
     "Causal transformer over token ids: [B,N] -> TextStates, pooled not yet projected"
     def __init__(self, config):
@@ -117,7 +112,7 @@ class TextTransformer(nn.Module):
         end = ids.argmax(-1)  # the first end of text: no id is larger
         return TextStates(last, last[torch.arange(len(ids), device=ids.device), end], tuple(hidden))
 
-# %% ../nbs/12_clip.ipynb #12-024
+# %% ../nbs/12_clip.ipynb #12-019
 class TextEncoder(nn.Module):
     "CLIP's text tower, ids [B,N] -> TextStates; keys are those of CLIPTextModel's files, with `proj` CLIPTextModelWithProjection's"
     def __init__(self, config):
@@ -129,7 +124,7 @@ class TextEncoder(nn.Module):
         states = self.text_model(ids)
         return states._replace(pooled=self.text_projection(states.pooled)) if self.config.proj else states
 
-# %% ../nbs/12_clip.ipynb #12-028
+# %% ../nbs/12_clip.ipynb #12-023
 class ImageTransformer(nn.Module):
     "Transformer over patches and one token for the whole: pictures [B,3,H,W] in [-1,1] -> [B,D] (ViT, arXiv:2010.11929)"
     def __init__(self, config):
@@ -152,12 +147,11 @@ class ImageTransformer(nn.Module):
         for layer in self.encoder["layers"]: x = layer(x)
         return self.post_layernorm(x[:, 0])
 
-# %% ../nbs/12_clip.ipynb #12-032
+# %% ../nbs/12_clip.ipynb #12-027
 def unit(x):
     "Rows of length 1 [B,D], in float32 or better"
     return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
 
-# %% ../nbs/12_clip.ipynb #12-033
 class ImageEncoder(nn.Module):
     "CLIP's image tower, [B,3,H,W] in [-1,1] -> [B,proj]; keys are those of CLIPVisionModelWithProjection's files"
     def __init__(self, config=IMAGE):
@@ -167,7 +161,7 @@ class ImageEncoder(nn.Module):
 
     def forward(self, x): return self.visual_projection(self.vision_model(x))
 
-# %% ../nbs/12_clip.ipynb #12-034
+# %% ../nbs/12_clip.ipynb #12-028
 class CLIP(nn.Module):
     "Both towers, their projections into one space, and a learned log scale; keys are those of transformers' CLIPModel"
     def __init__(self, text=TEXT, image=IMAGE):
@@ -185,7 +179,7 @@ class CLIP(nn.Module):
         "Pictures [B,3,H,W] in [-1,1] -> unit vectors [B,proj]"
         return unit(self.visual_projection(self.vision_model(x)))
 
-# %% ../nbs/12_clip.ipynb #12-045
+# %% ../nbs/12_clip.ipynb #12-039
 def contrastive_loss(
     img,        # unit vectors of pictures [B,D]
     txt,        # unit vectors of their captions [B,D]

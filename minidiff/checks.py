@@ -108,6 +108,66 @@ def _(describe):
         expect(not missing, f"{text!r} does not say {', '.join(missing)}: this once, say every attribute")
 
 # %% ../nbs/99_checks.ipynb #99-013
+@exercise("02.1")
+def _(slope):
+    "Central differences: right on curves, with an error that shrinks as h squared"
+    def f(x): return (x**3).sum(-1) + x[..., 0] * x[..., 1]
+    x = torch.tensor([0.5, -1.2, 2.0], dtype=torch.float64)
+    exact = 3 * x**2 + torch.tensor([-1.2, 0.5, 0.], dtype=torch.float64)
+    got = slope(f, x.clone(), 1e-3)
+    expect(tuple(got.shape) == (3,), f"the gradient of a function of 3 numbers has 3 entries, yours is {list(got.shape)}")
+    ratio = (got.double() / exact).median().item()
+    expect(abs(ratio - 1) < 0.02, f"your gradient is {ratio:.2f} times the right one: up and down together is a distance of 2h")
+    errors = [(slope(f, x.clone(), h).double() - exact).abs().max().item() for h in (0.1, 0.05)]
+    expect(errors[0] < 0.02, f"with h = 0.1 the error is {errors[0]:.2f}, not 0.01: nudge both ways, f(x+h) - f(x-h)")
+    expect(3.5 < errors[0] / errors[1] < 4.5, f"with half the h the error falls {errors[0] / errors[1]:.1f} times, not 4 times")
+
+# %% ../nbs/99_checks.ipynb #99-014
+@exercise("02.2")
+def _(blurred_score):
+    "The score of the sum of two Gaussian numbers"
+    g = torch.Generator().manual_seed(0)
+    x, mean = 3 * torch.randn(50, 4, generator=g, dtype=torch.float64), torch.randn(4, generator=g, dtype=torch.float64)
+    for std, sigma in ((0.5, 0.), (0.5, 2.), (3., 4.)):
+        got = blurred_score(x.clone(), mean.clone(), std, sigma)
+        expect(tuple(got.shape) == (50, 4), f"the score has the shape of x, [50,4], not {list(got.shape)}")
+        factor = (got / (mean - x)).median().item()
+        expect(factor > 0, "your score points away from the mean: the gradient of a log density points uphill")
+        expect((got - factor * (mean - x)).abs().max().item() < 1e-6, "your score does not point to the mean everywhere")
+        expect(abs(factor * (std**2 + sigma**2) - 1) < 1e-6, f"at std {std}, sigma {sigma} you divide by {1 / factor:.2f}, not {std**2 + sigma**2:.2f}: variances add, and noise makes the hill flatter")
+
+# %% ../nbs/99_checks.ipynb #99-015
+@exercise("02.3")
+def _(largest_step):
+    "Just below it Langevin dynamics stays, just above it explodes"
+    from minidiff.score import Mixture
+    for std, sigma in ((1., 0.), (0.4, 0.3), (0.4, 10.)):
+        step, one = float(largest_step(std, sigma)), Mixture([[0.]], [1.], std)
+        def far(step):
+            x = torch.ones(1, 1, dtype=torch.float64)
+            for _ in range(400): x = x + step * one.score(x, sigma)
+            return x.abs().item()
+        expect(step > 0, "a step is a positive number")
+        expect(far(0.98 * step) < 1, f"at std {std}, sigma {sigma} a step of {0.98 * step:.3g}, just below yours, already explodes: which variance does the score divide by?")
+        expect(far(1.02 * step) > 1, f"at std {std}, sigma {sigma} a step of {1.02 * step:.3g}, just above yours, is still stable: overshooting begins at the variance, but the distance still shrinks until twice that")
+
+# %% ../nbs/99_checks.ipynb #99-016
+@exercise("02.4")
+def _(ring_score):
+    "Equal to autograd, and Langevin dynamics finds the ring"
+    from minidiff.score import langevin
+    g = torch.Generator().manual_seed(0)
+    x = (3 * torch.randn(200, 2, generator=g)).double().requires_grad_()
+    for radius, width in ((3., 0.2), (1., 0.7)):
+        exact, = torch.autograd.grad((-(x.norm(dim=1) - radius)**2 / (2 * width**2)).sum(), x)
+        got = ring_score(x.detach().clone(), radius, width)
+        expect(tuple(got.shape) == (200, 2), f"the score has the shape of x, [200,2], not {list(got.shape)}")
+        along = (got * exact).sum(1) / (got.norm(dim=1) * exact.norm(dim=1)).clamp(min=1e-12)
+        expect(along.min().item() > 0.999, "somewhere your arrows do not point straight to the ring: outside it inwards, inside it outwards")
+        size = (got.norm(dim=1) / exact.norm(dim=1)).median().item()
+        expect(abs(size - 1) < 1e-6 and (got - exact).abs().max().item() < 1e-6, f"your arrows are {size:.2f} times as long as the gradient's: is it width squared, and x divided by its length?")
+
+# %% ../nbs/99_checks.ipynb #99-018
 @exercise("03.1")
 def _(first_loss):
     "The mean square of each target, for Gaussian data, against Monte Carlo"
@@ -124,7 +184,7 @@ def _(first_loss):
             expect(abs(got/want - 1) < .02, f"for {name} at sigma={sigma}, d={d} the loss of an all-zero output is {want:.3f}, you gave {got:.3f}: "
                    "it is the mean square of the target; are picture and noise both in it, each with its variance?")
 
-# %% ../nbs/99_checks.ipynb #99-014
+# %% ../nbs/99_checks.ipynb #99-019
 @exercise("03.2")
 def _(convert):
     "Outputs are two spellings of one clean picture"
@@ -144,7 +204,7 @@ def _(convert):
             back = convert(convert(other, x, sigma, a, b), x, sigma, b, a)
             expect((back - other).abs().max() < 1e-6, f"{a.__name__} to {b.__name__} and back should change nothing")
 
-# %% ../nbs/99_checks.ipynb #99-015
+# %% ../nbs/99_checks.ipynb #99-020
 @exercise("03.3")
 def _(guess_sigma):
     "Within 15% on noisy test digits"
@@ -157,7 +217,7 @@ def _(guess_sigma):
         expect(close > .9, f"at sigma={sigma} only {close:.0%} of your guesses are within 15%: the first reads {got[0].item():.3f}. "
                "Is the clean value -1 taken off, and does the digit itself get counted as noise?")
 
-# %% ../nbs/99_checks.ipynb #99-016
+# %% ../nbs/99_checks.ipynb #99-021
 @exercise("03.4")
 def _(expected_error):
     "Posterior variance of a Gaussian and of a mixture, in closed form"
@@ -176,7 +236,122 @@ def _(expected_error):
     expect((got - want).abs().max() < 1e-6, f"for three clean points the posterior variances are {want[0]:.4f} and {want[1]:.4f}, you gave {got[0]:.4f} and {got[1]:.4f}: "
            "take d out[i] / d x[i] only, the diagonal, at the x you were given")
 
-# %% ../nbs/99_checks.ipynb #99-018
+# %% ../nbs/99_checks.ipynb #99-023
+@exercise("04.1")
+def _(first_guess):
+    "The mean of what was told, whatever the counts in the data"
+    g = torch.Generator().manual_seed(0)
+    images, labels = torch.randn(1000, 1, 28, 28, generator=g), torch.randint(0, 10, (1000,), generator=g)
+    labels[:600] = 8
+    p = torch.zeros(10)
+    p[8] = 1
+    got = first_guess(images, labels, p)
+    expect(tuple(got.shape[-2:]) == (28, 28) and got.numel() == 784, f"return one picture [1,28,28], not {tuple(got.shape)}")
+    want = images[labels == 8].mean(0)
+    expect((got - want).abs().max() < 1e-4, "told that it is an 8, the best guess from pure noise is the mean of all 8s")
+    p[3] = p[8] = .5
+    want = (images[labels == 3].mean(0) + images[labels == 8].mean(0))/2
+    expect((got := first_guess(images, labels, p)) is not None and (got - want).abs().max() < 1e-4,
+           "told 3 or 8 with equal probability, both means count half, although this data set has ten times as many 8s as 3s: weight by p, not by count")
+
+# %% ../nbs/99_checks.ipynb #99-024
+@exercise("04.2")
+def _(commit_sigma):
+    "The crossing is found in log sigma"
+    sigmas = torch.logspace(2, -2, 21)
+    for true, width in ((2., 1.), (5., .4), (.3, .7)):
+        x = (sigmas/true).log()
+        entropies = math.log2(10)*(.5 + (x/(4*width)).clamp(-.5, .5))       # straight in log sigma, through half at `true`
+        got = float(commit_sigma(entropies, sigmas))
+        expect(abs(math.log(got/true)) < .01, f"on a curve that crosses at sigma = {true:.2f} you gave {got:.2f}: "
+               "did you interpolate in sigma instead of log sigma, or take a grid point?")
+
+# %% ../nbs/99_checks.ipynb #99-025
+@exercise("04.3")
+def _(misled):
+    "Told too much noise, a denoiser smooths; too little, noise is left"
+    from minidiff.noise import karras
+    from minidiff.sample import euler, last
+    gaussian = lambda x, s: x/(1 + s**2)
+    x = torch.linspace(-3, 3, 7)[:, None]
+    expect(torch.equal(misled(gaussian, 1.)(x, 2.), gaussian(x, 2.)), "with factor 1 nothing should change")
+    expect(torch.allclose(misled(gaussian, 3.)(x, .5), gaussian(x, 1.5)), "asked at sigma with factor 3 it should answer as the denoiser does at 3*sigma")
+    start = 80*torch.randn(4000, 1, generator=torch.Generator().manual_seed(0))
+    low, high = (last(euler(misled(gaussian, f), start, karras(200))).std().item() for f in (.8, 1.25))
+    expect(high < low, f"told too much noise the samples of N(0,1) should be spread less than told too little; yours {high:.2f} and {low:.2f}")
+
+# %% ../nbs/99_checks.ipynb #99-026
+@exercise("04.4")
+def _(visible):
+    "Pictures with a known spectrum"
+    g = torch.Generator().manual_seed(0)
+    for n in (16, 28):
+        f = torch.fft.fftfreq(n)*n
+        radius = (f[:, None]**2 + f[None, :]**2).sqrt().round()
+        amplitude = 8*2.**-radius                            # power 64, 16, 4, 1, 1/4, ... at r = 0, 1, 2, 3, 4
+        noise = torch.randn(400, 1, n, n, generator=g)
+        images = torch.fft.ifft2(torch.fft.fft2(noise, norm="ortho")*amplitude, norm="ortho").real + 5
+        for sigma, want in ((5.7, 0), (2.8, 1), (.7, 3), (.09, 6), (12., -1)):
+            got = int(visible(images, sigma))
+            expect(got == want, f"pictures whose amplitude halves with each frequency, starting at 8, are visible up to r = {want} at sigma = {sigma}; you gave {got}. "
+                   "Is power compared with sigma squared, with norm=\"ortho\", and is the mean picture taken off?")
+
+# %% ../nbs/99_checks.ipynb #99-028
+@exercise("05.1")
+def _(noise_to_add):
+    "Variances add, by Monte Carlo"
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 1_000_000, generator=g, dtype=torch.float64)
+    for sigma, wanted in ((0., 2.), (3., 5.), (1., 1.1), (14., 80.)):
+        got = float(noise_to_add(sigma, wanted))
+        total = (sigma*a + got*b).std().item()
+        expect(abs(total/wanted - 1) < .005, f"noise {sigma} plus your {got:.3f} makes a total of {total:.3f}, not {wanted}: is it the variances that add?")
+
+# %% ../nbs/99_checks.ipynb #99-029
+@exercise("05.2")
+def _(by_angle):
+    "Equal steps in atan(sigma), ends met, closed with 0"
+    for n, lo, hi in ((10, .002, 80.), (7, .1, 14.6)):
+        s = by_angle(n, lo, hi)
+        expect(s.shape == (n + 1,) and s[-1] == 0, f"{n} steps need {n + 1} levels, the last of them 0: you gave {len(s)}, ending in {s[-1].item():.3g}")
+        expect(abs(s[0].item()/hi - 1) < 1e-3 and abs(s[-2].item()/lo - 1) < 1e-2, f"the levels should run from {hi} to {lo} before the 0, yours from {s[0].item():.3g} to {s[-2].item():.3g}")
+        step = s[:-1].double().atan().diff()
+        expect((step/step.mean() - 1).abs().max() < 1e-2, f"the angles should fall by equal steps; yours fall by {-step.max().item():.3f} to {-step.min().item():.3f}: "
+               "space atan(sigma) evenly and go back with tan")
+
+# %% ../nbs/99_checks.ipynb #99-030
+@exercise("05.3")
+def _(zero_terminal):
+    "Last 0, first kept, and the root changed by an affine map alone"
+    from minidiff.noise import SD, linear_betas_table, sigma_to_abar
+    for table in (SD, linear_betas_table()):
+        abar = sigma_to_abar(table.double())
+        new = zero_terminal(abar.clone())
+        expect(new.shape == abar.shape, f"return the whole table: {len(abar)} entries, not {tuple(new.shape)}")
+        expect(abs(new[-1]) < 1e-12, f"the last entry should be exactly 0 (no picture left), yours is {new[-1].item():.2e}")
+        expect(abs(new[0] - abar[0]) < 1e-9, f"the first entry should stay {abar[0].item():.5f}, yours is {new[0].item():.5f}: scale after you have shifted")
+        want = (abar[500].sqrt() - abar[-1].sqrt())*abar[0].sqrt()/(abar[0].sqrt() - abar[-1].sqrt())
+        expect(abs(new[500].sqrt() - want) < 1e-9, f"entry 500 should be {want.item()**2:.6f}, yours is {new[500].item():.6f}: shift and scale the square root of abar, not abar")
+
+# %% ../nbs/99_checks.ipynb #99-031
+@exercise("05.4")
+def _(equal_bits):
+    "Equal bits on curves with a known inverse"
+    import numpy as np
+    levels = np.logspace(2, -2, 401)
+    for middle, width in ((4., .5), (1., 1.5)):
+        bits = 12/(1 + np.exp(-(np.log(levels) - np.log(middle))/width))
+        s = equal_bits(9, levels.tolist(), bits.tolist())
+        expect(s.shape == (10,) and s[-1] == 0, f"9 steps need 10 levels, the last of them 0: yours has shape {tuple(s.shape)}")
+        expect(bool((s[:-1] > s[1:]).all()), "the schedule must fall at every step: np.interp wants its x increasing, so turn both lists round")
+        got = np.interp(-np.log(s[:-1].double().numpy()), -np.log(levels), bits)
+        step = -np.diff(got)
+        expect(abs(s[0].item()/100 - 1) < 1e-3, f"start at levels[0] = 100, not at {s[0].item():.3g}")
+        expect(step.max() - step.min() < .02*12/8, f"every step should settle {12/8:.2f} bits or so; yours settle from {step.min():.2f} to {step.max():.2f}: "
+               "space the bits evenly and look sigma up")
+        expect(abs(s[4].item()/middle - 1) < .02, f"half of the bits are open at sigma = {middle:.2f}; your fifth level is {s[4].item():.2f}: interpolate in log sigma")
+
+# %% ../nbs/99_checks.ipynb #99-033
 @exercise("06.1")
 def _(sees):
     "The width is what the gradient through real layers says"
@@ -191,7 +366,7 @@ def _(sees):
         expect(got == want, f"kernels {kernels} with strides {strides} see {want} pixels, you gave {got}: a kernel k adds (k - 1) steps, "
                "and a step is worth the product of the strides of the layers BEFORE it")
 
-# %% ../nbs/99_checks.ipynb #99-019
+# %% ../nbs/99_checks.ipynb #99-034
 @exercise("06.2")
 def _(group_norm):
     "Mean 0, variance 1 and eps inside the square root, equal to PyTorch's in float64"
@@ -209,7 +384,178 @@ def _(group_norm):
     expect((group_norm(dim, 3, 0.1) - F.group_norm(dim, 3, eps=0.1)).abs().max() < 1e-9, "a dim picture with a large eps comes out wrong: "
            "eps is added to the variance, inside the square root")
 
-# %% ../nbs/99_checks.ipynb #99-021
+# %% ../nbs/99_checks.ipynb #99-035
+@exercise("06.3")
+def _(pushed):
+    "The list is what hooks see in real networks"
+    from minidiff.unet import UNet, UNetConfig
+    for channels, layers in (((16, 32), 1), ((16, 24, 32), 2), ((8, 16, 24, 40), 3), ((16,), 2)):
+        net, seen = UNet(UNetConfig(channels=channels, layers=layers, depth=0, ctx_dim=None, groups=8)), []
+        parts = [net.conv_in, *(part for level in net.down_blocks for part in (*level.resnets, *level.downsamplers))]
+        for part in parts: part.register_forward_hook(lambda m, i, y: seen.append(y.shape[1]))
+        with torch.no_grad(): net(torch.zeros(1, 4, 8, 8), torch.zeros(1))
+        got = list(pushed(channels, layers))
+        expect(len(got) == len(seen), f"channels {channels} with {layers} layers push {len(seen)} maps, you list {len(got)}: "
+               "conv_in, every residual block, and a downsampler at every level but the last")
+        expect(got == seen, f"channels {channels} with {layers} layers push {seen}, you gave {got}: a downsampler keeps the width of its own level")
+
+# %% ../nbs/99_checks.ipynb #99-036
+@exercise("06.4")
+def _(reads_text):
+    "The share of all parameters in the keys and values of attn2"
+    from minidiff.unet import SD15, SDXL, UNet, UNetConfig
+    for name, config in {"SD15": SD15, "SDXL": SDXL, "our model": UNetConfig(channels=(64, 128), depth=1, heads=4, ctx_dim=128, groups=16)}.items():
+        with torch.device("meta"): net = UNet(config)
+        where = {key: sum(p.numel() for n, p in net.named_parameters() if key in n) for key in ("attn2.to_k", "attn2.to_v", "attn2.", "")}
+        want, got = (where["attn2.to_k"] + where["attn2.to_v"]) / where[""], float(reads_text(config))
+        expect(abs(got - where["attn2."] / where[""]) > 1e-9, f"for {name} you gave {got:.4f}, all of cross-attention: queries and outputs see pixels only")
+        expect(abs(got - want) < 1e-6, f"for {name} the share is {want:.4f}, you gave {got:.4f}: count to_k and to_v of attn2, not of attn1, "
+               "and divide by all parameters")
+
+# %% ../nbs/99_checks.ipynb #99-037
+@exercise("06.5")
+def _(ScaleShiftBlock):
+    "h*(1 + scale) + shift behind norm2, nothing added before it"
+    import torch.nn.functional as F
+    g = torch.Generator().manual_seed(0)
+    block = ScaleShiftBlock(8, 16, 12, groups=4).double()
+    for p in block.parameters(): p.data.normal_(0, .3, generator=g)
+    x, emb = torch.randn(2, 8, 6, 6, generator=g, dtype=torch.float64), torch.randn(2, 12, generator=g, dtype=torch.float64)
+    size = block.time_emb_proj.out_features
+    expect(size == 32, f"time_emb_proj must give 2*c_out = 32 numbers for 16 channels, yours gives {size}")
+    def want(emb, scale_by=lambda s: 1 + s):
+        scale, shift = block.time_emb_proj(emb)[:, :, None, None].chunk(2, 1)
+        h = block.norm2(block.conv1(F.silu(block.norm1(x)))) * scale_by(scale) + shift
+        return block.conv_shortcut(x) + block.conv2(F.silu(h))
+    y = block(x, emb)
+    expect((y - want(emb, lambda s: s)).abs().max() > 1e-6, "you multiply by scale: multiply by 1 + scale, so that an emb that says nothing changes nothing")
+    moved = (y - block(x, 0 * emb)).abs().max()
+    expect(moved > 1e-6, "the output does not depend on emb")
+    expect((y - want(emb)).abs().max() < 1e-9, "not h*(1 + scale) + shift: is it applied to norm2's output and before SiLU, with the scales first, "
+           "and is nothing added before norm2?")
+
+# %% ../nbs/99_checks.ipynb #99-039
+@exercise("07.1")
+def _(cosine):
+    "Ends, joint and shape of the cosine schedule"
+    for steps, warmup in ((100, 10), (1000, 1)):
+        f = [cosine(n, steps, warmup) for n in range(steps + 1)]
+        expect(abs(f[warmup] - 1) < 1e-9, f"the fall should start from 1 at step {warmup}, yours is {f[warmup]:.4f} there: does u start at 0 where the warm-up ends?")
+        expect(abs(f[steps]) < 1e-9, f"the factor should end at 0, yours ends at {f[steps]:.4f}: is u 1 at the last step?")
+        expect(abs(f[0] - 1 / warmup) < 1e-9, f"step 0 of {warmup} warm-up steps should be {1 / warmup:.3f}, yours is {f[0]:.3f}: (step + 1) / warmup")
+        quarter = warmup + (steps - warmup) / 4
+        expect(abs(cosine(quarter, steps, warmup) - .8536) < 1e-3, f"a quarter of the way down a half cosine stands at 0.854, yours at {cosine(quarter, steps, warmup):.3f}: a straight line, or a whole cosine?")
+
+# %% ../nbs/99_checks.ipynb #99-040
+@exercise("07.2")
+def _(half_life):
+    "The share of an old weight after that many steps is one half"
+    for decay in (.5, .9, .99, .9999):
+        h = half_life(decay)
+        expect(abs(decay ** h - .5) < 1e-6, f"with decay {decay} a weight {h:.2f} steps old keeps the share {decay ** h:.3f}, not one half: solve decay ** k = 1/2")
+
+# %% ../nbs/99_checks.ipynb #99-041
+@exercise("07.3")
+def _(accumulate):
+    "The gradient of the whole, from parts of unequal sizes"
+    torch.manual_seed(0)
+    model, x = torch.nn.Linear(3, 1).double(), torch.randn(30, 3).double()
+    loss = lambda m, part: (m(part) - part.prod(1, keepdim=True)).square().mean()
+    for sizes in ((10, 10, 10), (2, 8, 20), (30,)):
+        model.zero_grad()
+        loss(model, x).backward()
+        want = torch.cat([p.grad.flatten() for p in model.parameters()])
+        for p in model.parameters(): p.grad = torch.ones_like(p)  # left over from an earlier step
+        accumulate(model, loss, list(x.split(sizes)))
+        got = torch.cat([p.grad.flatten() for p in model.parameters()])
+        ratio = (got.norm() / want.norm()).item()
+        expect((got - want).norm() < 1e-9 * want.norm(), f"for parts of {list(sizes)} your gradient differs from the whole batch's (ratio of lengths {ratio:.2f}): weigh each part by its share of examples, and start from zero")
+
+# %% ../nbs/99_checks.ipynb #99-043
+@exercise("08.1")
+def _(down_up):
+    "Variances add up to the next level; DDPM's posterior at eta = 1"
+    from minidiff.noise import abar_to_sigma
+    for s, s2 in ((10., 5.), (1., .9), (.5, .01)):
+        for eta in (0., .3, 1.):
+            down, up = map(float, down_up(s, s2, eta))
+            expect(abs((down**2 + up**2)**.5/s2 - 1) < 1e-9, f"from {s} to {s2} with eta={eta} you go down to {down:.4f} and add {up:.4f}: together that is noise "
+                   f"{(down**2 + up**2)**.5:.4f}, not {s2}. Variances add, not standard deviations")
+            if eta == 0: expect(up == 0, f"eta=0 is DDIM, without fresh noise, but you add {up:.4f}")
+    betas = torch.linspace(1e-4, .02, 1000, dtype=torch.float64)
+    abar = (1 - betas).cumprod(0)
+    for t in (900, 30):
+        want = (betas[t]*(1 - abar[t-1])/(1 - abar[t])/abar[t-1]).sqrt().item()
+        up = float(down_up(abar_to_sigma(abar[t]).item(), abar_to_sigma(abar[t-1]).item(), 1.)[1])
+        expect(abs(up/want - 1) < 1e-6, f"with eta=1 DDPM's step {t} adds noise {want:.5f} in our units, you add {up:.5f}: up = eta*s2*sqrt(1 - (s2/s)^2)")
+
+# %% ../nbs/99_checks.ipynb #99-044
+@exercise("08.2")
+def _(midpoint):
+    "Slope 2 on Gaussian data, two calls a step"
+    from minidiff.noise import karras
+    calls = []
+    def gaussian(x, s):
+        calls.append(s)
+        return .4 + .25/(.25 + s**2)*(x - .4)
+    x = 10*torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+    def error(n):
+        sigmas = karras(n, .02, 10.)
+        *_, end, _ = midpoint(gaussian, x, sigmas)
+        exact = .4 + (x - .4)*math.sqrt((.25 + sigmas[-2].item()**2)/(.25 + sigmas[0].item()**2))
+        return (end - exact).abs().max().item()
+    xs = list(midpoint(gaussian, x, karras(10, .02, 10.)))
+    expect(len(xs) == 10, f"10 steps should yield 10 times, yours yields {len(xs)} times")
+    expect(len(calls) == 19, f"10 steps should call the denoiser 19 times (the last step needs one), yours {len(calls)}")
+    expect((xs[-1] - gaussian(xs[-2], .02)).abs().max() < 1e-6, "the last step, to 0, should return the denoised x")
+    slope = math.log(error(50)/error(400))/math.log(8)
+    expect(abs(slope - 2) < .2, f"with 8 times the steps the error should fall 64-fold (slope 2); your slope is {slope:.2f}. "
+           "Is the second slope taken at (x_mid, mid), and used from the old x over the whole step?")
+
+# %% ../nbs/99_checks.ipynb #99-045
+@exercise("08.3")
+def _(richardson):
+    "Slope 2 from two first-order runs"
+    from minidiff.noise import karras
+    from minidiff.sample import euler
+    gaussian = lambda x, s: .4 + .25/(.25 + s**2)*(x - .4)
+    x = 10*torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+    def error(n):
+        sigmas = karras(n, .02, 10.)
+        exact = .4 + (x - .4)*math.sqrt((.25 + sigmas[-2].item()**2)/(.25 + sigmas[0].item()**2))
+        *_, plain, _ = euler(gaussian, x, sigmas)
+        return (richardson(gaussian, x, sigmas) - exact).abs().max().item(), (plain - exact).abs().max().item()
+    (a, plain), (b, _) = error(40), error(320)
+    expect(a < plain/4, f"with 40 steps Euler's error is {plain:.4f} and yours {a:.4f}, hardly better: "
+           "the fine run has half the error e, so truth = 2*fine - coarse, both at the last level above 0")
+    slope = math.log(a/b)/math.log(8)
+    expect(abs(slope - 2) < .3, f"with 8 times the steps the error should fall 64-fold (slope 2); your slope is {slope:.2f}. Is one level inserted in every step, at sqrt(s*s2)?")
+
+# %% ../nbs/99_checks.ipynb #99-046
+@exercise("08.4")
+def _(churn):
+    "Heun without churn; the data's spread with it"
+    from minidiff.noise import karras
+    from minidiff.sample import heun
+    gaussian = lambda x, s: .4 + .25/(.25 + s**2)*(x - .4)
+    g = torch.Generator().manual_seed(0)
+    x = 20*torch.randn(4000, 1, dtype=torch.float64, generator=g)
+    sigmas = karras(60, .005, 20.)
+    *_, want = heun(gaussian, x, sigmas)
+    *_, got = churn(gaussian, x, sigmas, 0.)
+    expect((want - got).abs().max() < 1e-8, f"with gamma=0 it must be Heun's method; the ends differ by {(want - got).abs().max().item():.3g}")
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        for gamma in (.1, .4):
+            xs = list(churn(gaussian, x, sigmas, gamma))
+            expect(xs[-1].isfinite().all(), "the samples are not finite")
+            spread = xs[-1].std().item()
+            expect(abs(spread - .5) < .03, f"with gamma={gamma} the spread of the samples should be the data's 0.5, yours is {spread:.3f}: "
+                   "the noise to add has variance s_hat^2 - s^2, and every later s is s_hat")
+            moved = (xs[-1] - want).abs().mean().item()
+            expect(moved > .02, "with gamma > 0 the samples should differ from Heun's: fresh noise was asked for")
+
+# %% ../nbs/99_checks.ipynb #99-048
 @exercise("09.1")
 def _(memorised):
     "Share of pictures nearer to a training image than the nearest 5% of test images are"
@@ -222,7 +568,7 @@ def _(memorised):
     half = float(memorised(torch.cat([copies, fresh[:400]]), train, test))
     expect(abs(half - .525) < .06, f"half copies and half honest gave {half:.2f}, not about 0.52: answer with a share of `fake`")
 
-# %% ../nbs/99_checks.ipynb #99-022
+# %% ../nbs/99_checks.ipynb #99-049
 @exercise("09.2")
 def _(fid_at_infinity):
     "The intercept of FID over 1/n is the distance of the distributions, whatever the number of images"
@@ -237,7 +583,7 @@ def _(fid_at_infinity):
         expect(abs(yours - plain) > 1e-6, f"you gave fid itself, {plain:.2f}: compute it at several n and follow the line to 1/n = 0")
         expect(abs(yours - truth) < .45 * bias, f"the distributions are {truth:.2f} apart, fid at n = 1200 says {plain:.2f} and you say {yours:.2f}: is the line fitted over 1/n, and read at 1/n = 0?")
 
-# %% ../nbs/99_checks.ipynb #99-023
+# %% ../nbs/99_checks.ipynb #99-050
 @exercise("09.3")
 def _(counterfeit):
     "Rows that are nothing like the real ones have FID zero if mean and covariance agree exactly"
@@ -252,7 +598,7 @@ def _(counterfeit):
     expect(gap < 1e-6 * total, f"FID is {gap:.2g}, not 0: a sample's own mean and covariance are never exactly those asked for, so whiten it first (subtract its mean, undo its covariance), then colour it")
     expect(kid(real, fake) > 1, "FID is 0, but KID does not notice either: the fake rows still have the real ones' skew")
 
-# %% ../nbs/99_checks.ipynb #99-024
+# %% ../nbs/99_checks.ipynb #99-051
 @exercise("09.4")
 def _(coverage):
     "Expected coverage is 1 - 2^-k for equal sets, and one far outlier changes nothing"
@@ -267,7 +613,7 @@ def _(coverage):
     few = float(coverage(real, few, 5))
     expect(few < .05, f"three generated points, one of them far away, cover {few:.2f} of the real ones: the balls belong around the real points (recall makes this mistake)")
 
-# %% ../nbs/99_checks.ipynb #99-026
+# %% ../nbs/99_checks.ipynb #99-053
 @exercise("12.1")
 def _(best_pair):
     "Pairs are weighed by how often their word occurs"
@@ -277,7 +623,7 @@ def _(best_pair):
            "in a word that occurs twice, a and a are neighbours at two places, so four times in all: did you count each word only once?")
     expect(best_pair({("b", "a"): 2, ("a", "b"): 2, ("c", "b", "a"): 1}) == ("b", "a"), "the order within a pair matters: b, a is not a, b")
 
-# %% ../nbs/99_checks.ipynb #99-027
+# %% ../nbs/99_checks.ipynb #99-054
 @exercise("12.2")
 def _(split):
     "The merges are replayed in the order in which they were made"
@@ -295,7 +641,7 @@ def _(split):
             got = list(split(to_pieces(w), dict(tokenizer.ranks)))
             expect(got == tokenizer.split(w), f"with {n} merges {w!r} is {'-'.join(tokenizer.split(w))}, but you gave {'-'.join(map(str, got))}: in each round the pair of the lowest rank, wherever it stands")
 
-# %% ../nbs/99_checks.ipynb #99-028
+# %% ../nbs/99_checks.ipynb #99-055
 @exercise("12.3")
 def _(real):
     "The mask ends with the first end mark"
@@ -306,7 +652,7 @@ def _(real):
     expect(not got[3, 3:].any(), "a row may be filled with 0 as well: those places must be False")
     expect(got.sum(1).tolist() == [3, 5, 2, 3], f"the rows have 3, 5, 2 and 3 real places, you found {got.sum(1).tolist()}: only the first end mark counts")
 
-# %% ../nbs/99_checks.ipynb #99-029
+# %% ../nbs/99_checks.ipynb #99-056
 @exercise("12.4")
 def _(attend):
     "Causal attention, equal to PyTorch's"
@@ -321,7 +667,7 @@ def _(attend):
     expect(torch.allclose(attend(q, k, torch.ones_like(v)), torch.ones_like(v)), "the weights of each token must sum to 1: mask before the softmax, with minus infinity, not after it")
     expect(torch.allclose(got, F.scaled_dot_product_attention(q, k, v, is_causal=True)), "the weights are not softmax(q.k / sqrt(d)): did you divide by the root of d, the last size of q?")
 
-# %% ../nbs/99_checks.ipynb #99-030
+# %% ../nbs/99_checks.ipynb #99-057
 @exercise("12.5")
 def _(expected_floor):
     "E ln m for captions drawn with given probabilities"
@@ -337,7 +683,7 @@ def _(expected_floor):
         want, got = exact(p, batch), float(expected_floor(p, batch))
         expect(abs(got - want) < 0.03 + 0.02 * want, f"for {len(p)} captions and a batch of {batch} the floor is {want:.3f}, you gave {got:.3f}: the mean of ln m (not the ln of the mean), over pictures (a common caption counts as often as it is drawn)")
 
-# %% ../nbs/99_checks.ipynb #99-031
+# %% ../nbs/99_checks.ipynb #99-058
 @exercise("12.6")
 def _(class_vectors):
     "Unit vectors along the mean over the templates"
@@ -351,7 +697,7 @@ def _(class_vectors):
     expect(torch.allclose(got.norm(dim=1), torch.ones(2), atol=1e-5), f"the vectors have lengths {got.norm(dim=1).tolist()}, not 1: the mean of unit vectors is shorter, scale it back")
     expect(torch.allclose(got[0], torch.tensor([0.5, 0.5, 0.]).sqrt(), atol=1e-5), "the first vector is not along the mean of its two templates: average over templates, not over names")
 
-# %% ../nbs/99_checks.ipynb #99-032
+# %% ../nbs/99_checks.ipynb #99-059
 @exercise("12.7")
 def _(sigmoid_loss):
     "SigLIP's loss"
@@ -371,3 +717,128 @@ def _(sigmoid_loss):
     want = float(torch.nn.functional.binary_cross_entropy_with_logits(5 * a @ b.T - 1, same.float(), reduction="sum") / 3)
     got = float(sigmoid_loss(a, b, 5., -1., ids))
     expect(abs(got - want) < 1e-4, f"for some random vectors the loss is {want:.3f}, you gave {got:.3f}")
+
+# %% ../nbs/99_checks.ipynb #99-061
+@exercise("13.1")
+def _(centre):
+    "Mean row and column under a map"
+    m = torch.zeros(2, 4, 6); m[0, 3, 1] = 5.; m[1, 0, 2] = 1.; m[1, 0, 4] = 3.
+    got = torch.as_tensor(centre(m)).double()
+    expect(tuple(got.shape) == (2, 2), f"maps [2,4,6] have centres [2,2], not {list(got.shape)}")
+    expect(torch.allclose(got[0], torch.tensor([3., 1.]).double()), f"all the weight in row 3, column 1 has its centre there, you gave {got[0].tolist()}: row first, and divide by the sum of the map")
+    expect(torch.allclose(got[1], torch.tensor([0., 3.5]).double()), f"weights 1 and 3 at columns 2 and 4 have their centre at 3.5, you gave {got[1, 1]:.2f}: the mean, not the largest place")
+    r = torch.rand(3, 5, 7, 9, generator=torch.Generator().manual_seed(0))
+    expect(torch.allclose(torch.as_tensor(centre(r)), torch.as_tensor(centre(10 * r)), atol=1e-4), "a map ten times as bright must have the same centre")
+
+# %% ../nbs/99_checks.ipynb #99-062
+@exercise("13.2")
+def _(read_map):
+    "How much each place reads one word"
+    g = torch.Generator().manual_seed(0)
+    q, k = torch.randn(2, 4, 6, 16, generator=g), torch.randn(2, 4, 5, 16, generator=g)
+    got = [read_map(q, k, w, (2, 3)) for w in range(5)]
+    expect(all(tuple(m.shape) == (2, 2, 3) for m in got), f"for 6 places as 2x3 the map must be [2,2,3], not {list(got[0].shape)}")
+    total = sum(got)
+    expect(torch.allclose(total, torch.ones_like(total), atol=1e-5), "over all words the maps must sum to 1 at each place: the softmax runs along the words")
+    same = [read_map(q[:, :1], k[:, :1], w, (2, 3)) for w in range(5)]
+    want = torch.stack([(q[:, :1] @ k[:, :1].mT / 4).softmax(-1)[:, 0, :, w].reshape(2, 2, 3) for w in range(5)])
+    expect(torch.allclose(torch.stack(same), want, atol=1e-5), "with a single head the map is softmax(q.k / sqrt(d)) at the word: is the root of d there, and are places laid out row by row?")
+    want = (q @ k.mT / 4).softmax(-1)[..., 2].mean(1).reshape(2, 2, 3)
+    expect(torch.allclose(got[2], want, atol=1e-5), "with four heads the map is the mean of the four heads' weights: average after the softmax, not before")
+
+# %% ../nbs/99_checks.ipynb #99-063
+@exercise("13.3")
+def _(attend_real):
+    "Attention over real words alone"
+    import torch.nn.functional as F
+    g = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(2, 3, 4, 8, generator=g), torch.randn(2, 3, 6, 8, generator=g), torch.randn(2, 3, 6, 8, generator=g)
+    real = torch.arange(6) < torch.tensor([[3], [5]])
+    got = attend_real(q, k, v, real)
+    expect(not got.isnan().any(), "some results are not a number: minus infinity belongs before the softmax, on the filling only")
+    k2, v2 = k.clone(), v.clone(); k2[0, :, 3:] = 9.; v2[0, :, 3:] = -7.; k2[1, :, 5:] = 9.; v2[1, :, 5:] = 5.
+    expect(torch.allclose(attend_real(q, k2, v2, real), got, atol=1e-5), "other filling gave another answer: keys and values of filling must not count, in each caption by its own length")
+    expect(torch.allclose(attend_real(q, k, torch.ones_like(v), real), torch.ones_like(got), atol=1e-5), "the weights over real words must sum to 1: mask the scores, not the weights or the values")
+    want = F.scaled_dot_product_attention(q, k, v, attn_mask=real[:, None, None])
+    expect(torch.allclose(got, want, atol=1e-5), "the weights are not softmax(q.k / sqrt(d)) over the real words")
+
+# %% ../nbs/99_checks.ipynb #99-064
+@exercise("13.4")
+def _(composed):
+    "Several conditions at once"
+    def denoise(x, sigma, ctx): return x / (1 + torch.as_tensor(sigma).reshape(-1, 1, 1, 1) ** 2) + ctx
+    x = torch.randn(2, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    u, a, b = (dict(ctx=torch.full((2, 1, 1, 1), v)) for v in (1., 2., 5.))
+    def run(conds, scales, sigma=2.): return composed(denoise, conds, u, scales)(x, sigma)
+    base = denoise(x, 2., **u)
+    expect(torch.allclose(run([a, b], [0., 0.]), base), "with all scales 0 the blank estimate must come back")
+    expect(torch.allclose(run([a], [1.]), denoise(x, 2., **a)), "one condition at scale 1 is that condition's own estimate")
+    expect(torch.allclose(run([a], [4.]), base + 4.), "one condition at scale 4 is ordinary guidance, u + 4 (c - u)")
+    got = (run([a, b], [2., 3.]) - base).mean().item()
+    expect(abs(got - 14.) < 1e-3, f"here c1 - u = 1 and c2 - u = 4, so scales 2 and 3 move the estimate by 2*1 + 3*4 = 14; you moved it by {got:.2f}: sum the differences, each with its own scale, none averaged")
+    expect(torch.allclose(run([a, b], [2., 3.], torch.tensor([1., 2.])), run([b, a], [3., 2.], torch.tensor([1., 2.]))), "the order of the conditions must not matter, and sigma may be one for each picture")
+
+# %% ../nbs/99_checks.ipynb #99-066
+@exercise("14.1")
+def _(to_scale):
+    "Each spelling, guided with real numbers"
+    from minidiff.guide import extrapolate
+    c, u = torch.randn(2, 3, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for w in (0., 1., 3.):
+        for kind, want in dict(extra=(1 + w)*c - w*u, mix=w*c + (1 - w)*u, push=c + w*(c - u)/2).items():
+            s = float(to_scale(kind, w))
+            expect((extrapolate(c, u, s) - want).abs().max() < 1e-9, f"for {kind!r} with w={w} you gave scale {s}, which is another guess: "
+                   "write it as u + s*(c-u); at our scale 1 guidance is off")
+
+# %% ../nbs/99_checks.ipynb #99-067
+@exercise("14.2")
+def _(dynamic_threshold):
+    "Quantile per picture, and only above 1"
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 3, 32, 32, generator=g)*torch.tensor([.2, 1., 2., 5.]).view(4, 1, 1, 1)
+    got = dynamic_threshold(x.clone())
+    expect(got.shape == x.shape, f"keep the shape {tuple(x.shape)}, not {tuple(got.shape)}")
+    expect(torch.equal(got[0], x[0]), "a picture inside [-1, 1] must be left alone: is q kept from falling below 1?")
+    expect(got.abs().max() <= 1 + 1e-6, f"all values should end in [-1, 1], yours reach {got.abs().max().item():.2f}")
+    for i in (2, 3):
+        q = x[i].abs().flatten().quantile(.995)
+        inside = x[i].abs() < q
+        expect((got[i][inside]*q - x[i][inside]).abs().max() < 1e-4, f"what lies inside should be divided by that picture's own quantile {q:.2f}: do you take the quantile for each picture, and divide after clipping?")
+
+# %% ../nbs/99_checks.ipynb #99-068
+@exercise("14.3")
+def _(both):
+    "Independent wishes: the exact posterior, in one call"
+    from minidiff.denoise import expand
+    calls = []
+    def denoise(x, sigma, tilt):
+        calls.append(len(x))
+        return x/(1 + expand(sigma, x)**2) + tilt
+    def cond(v): return dict(tilt=torch.full((3, 1), v, dtype=torch.float64))
+    x = torch.randn(3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    d = both(denoise, [cond(1.), cond(-3.)], cond(.5), [2., .5])
+    base = x/(1 + .7**2)
+    want = base + .5 + 2*(1 - .5) + .5*(-3 - .5)
+    got = d(x, .7)
+    expect(calls == [9], f"two conditions and the blank for a batch of 3 should be one call of 9; you called with {calls}")
+    expect((got - want).abs().max() < 1e-9, "the guess should be u + sum of scale*(c - u): is u subtracted from every condition, and added once?")
+    s = torch.tensor([.5, 1., 2.], dtype=torch.float64)
+    want = x/(1 + s[:, None]**2) + .5 + 2*.5 - .5*3.5
+    expect((d(x, s) - want).abs().max() < 1e-9, "with one sigma for each example, sigma must be repeated like x")
+    alone = both(denoise, [cond(1.)], cond(.5), [4.])(x, .7)
+    expect((alone - (base + .5 + 4*.5)).abs().max() < 1e-9, "with a single condition it should be plain classifier-free guidance")
+
+# %% ../nbs/99_checks.ipynb #99-069
+@exercise("14.4")
+def _(guided_variance):
+    "Closed form against the sampler"
+    from minidiff.guide import extrapolate
+    from minidiff.noise import karras
+    from minidiff.sample import heun, last
+    expect(abs(float(guided_variance(2., 1., 3., 1e4))/.25 - 1) < 1e-3, f"for a=2, b=1, scale 3 and a far start the variance is 2^(1-3) = 0.25, you gave {float(guided_variance(2., 1., 3., 1e4)):.4f}")
+    for a, b, s, start in ((2., 1., 3., 20.), (1., .3, 2., 5.), (.5, 1.5, 1.5, 3.), (1., .2, 1., 10.)):
+        toy = lambda x, sigma: extrapolate(x*b/(b + sigma**2), x*a/(a + sigma**2), s)
+        x = last(heun(toy, torch.full((1, 1), start, dtype=torch.float64), karras(400, 1e-3, start)))
+        want, got = x.item()**2, float(guided_variance(a, b, s, start))
+        expect(abs(got/want - 1) < .01, f"for a={a}, b={b}, scale={s}, start={start} the sampler ends at variance {want:.4f}, you gave {got:.4f}: "
+               "raise the two squared shrink factors to the powers 1-s and s, and multiply the variance of the start")

@@ -52,6 +52,16 @@ def test_import_is_light():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
+def test_readme_is_the_overview_notebook():
+    from readme import readme
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == readme(), "run: python tests/readme.py"
+
+
+def test_readme_links_lead_somewhere():
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert links and not [l for l in links if not (ROOT / l).exists()]
+
+
 def readme_blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
 

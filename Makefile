@@ -1,6 +1,7 @@
 # Each command sets up what it needs: a virtual environment in .venv, and the package with its tools in it.
 PYTHON ?= python3
 BIN = .venv/bin
+JOBS ?= 2
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY = PASSIVE
 
@@ -10,7 +11,7 @@ demo: .venv/.ready
 	$(BIN)/minidiff sample "a red three above a blue seven" "two white zeros" "a thick green five on a navy background" "a small yellow one left of a large magenta eight" --n 2 -o out.png
 
 test: .venv/.ready
-	$(BIN)/python -m pytest tests -q
+	$(BIN)/python -m pytest tests -q -n $(JOBS)
 
 lab: .venv/.ready
 	$(BIN)/jupyter lab nbs/00_tour.ipynb

@@ -15,14 +15,14 @@ WRONG = {
         "    return (torch.cdist(fake, test).amin(1) < bar).float().mean().item()",
     ],
     "09.2": [
-        "def fid_at_infinity(a, b):\n    return fid(a, b)",
+        "from minidiff.metrics import fid\ndef fid_at_infinity(a, b):\n    return fid(a, b)",
         # a line over n, not 1/n
-        "def fid_at_infinity(a, b):\n"
+        "from minidiff.metrics import fid\ndef fid_at_infinity(a, b):\n"
         "    sizes = [200, 400, 600, 800, 1000]\n"
         "    values = [fid(a[:n], b[:n]) for n in sizes]\n"
         "    return np.polyfit(sizes, values, 1)[1]",
         # the slope instead of the intercept
-        "def fid_at_infinity(a, b):\n"
+        "from minidiff.metrics import fid\ndef fid_at_infinity(a, b):\n"
         "    sizes = np.array([200, 400, 600, 800, 1000])\n"
         "    values = [fid(a[:n], b[:n]) for n in sizes]\n"
         "    return np.polyfit(1 / sizes, values, 1)[0]",

@@ -647,6 +647,132 @@ def _(coverage):
     expect(few < .05, f"three generated points, one of them far away, cover {few:.2f} of the real ones: the balls belong around the real points (recall makes this mistake)")
 
 # %% ../nbs/99_checks.ipynb #99-057
+@exercise("10.1")
+def _(kl_between):
+    "Equal to the average over draws, 0 for equal clouds, and kl's terms for the standard normal"
+    from minidiff.vae import kl
+    g = torch.Generator().manual_seed(0)
+    m1, l1, m2, l2 = torch.randn(4, 6, generator=g, dtype=torch.float64)
+    got = kl_between(m1, l1, m2, l2)
+    expect(got.shape == m1.shape, f"one number for each element, [6], you gave {list(got.shape)}: do not sum")
+    expect(kl_between(m1, l1, m1, l1).abs().max() < 1e-9, "a cloud must be at distance 0 from itself: is the log of the ratio of variances in, and the -1?")
+    zero = torch.zeros_like(m1)
+    expect((kl_between(m1, l1, zero, zero).sum() - kl(m1[None], l1[None])[0]).abs() < 1e-9, "against the standard normal it must be what `kl` sums")
+    q, p = torch.distributions.Normal(m1, (l1 / 2).exp()), torch.distributions.Normal(m2, (l2 / 2).exp())
+    z = m1 + (l1 / 2).exp() * torch.randn(200_000, 6, generator=g, dtype=torch.float64)
+    drawn = q.log_prob(z) - p.log_prob(z)
+    worst = ((drawn.mean(0) - got).abs() / (drawn.std(0) / 200_000**0.5)).max()
+    expect(worst < 6, f"averaging log q - log p over draws from the first gives {drawn.mean(0)[0]:.3f} where you give {got[0]:.3f}: "
+           "is the shift measured in the second's standard deviations, and are the two in the right order?")
+
+# %% ../nbs/99_checks.ipynb #99-058
+@exercise("10.2")
+def _(honest_beta):
+    "2*s**2 for a decoder whose error has standard deviation s"
+    from minidiff.vae import psnr
+    g = torch.Generator().manual_seed(0)
+    for s in (.3, .1, .02):
+        x = torch.zeros(8, 3, 64, 64)
+        db = psnr(x + s * torch.randn(x.shape, generator=g), x).mean().item()
+        got = float(honest_beta(db))
+        expect(abs(got / (2 * s * s) - 1) < .03, f"an error of standard deviation {s} measures {db:.1f} dB and deserves beta = {2 * s * s:.5f}, you gave {got:.5f}: "
+               "the peak of [-1,1] images is 2, its square 4, and beta is twice the mean squared error")
+
+# %% ../nbs/99_checks.ipynb #99-059
+@exercise("10.3")
+def _(in_use):
+    "The impostor, dear and silent, is not in use; the quiet one with a moving mean is"
+    g = torch.Generator().manual_seed(0)
+    n = 4000
+    informed = torch.randn(n, generator=g)
+    impostor = torch.full((n,), 3.) + .01 * torch.randn(n, generator=g)
+    silent = .01 * torch.randn(n, generator=g)
+    quiet = .25 * torch.randn(n, generator=g)
+    mean = torch.stack([informed, impostor, silent, quiet], 1)
+    logvar = torch.tensor([-4., -4., 0., -.06]).expand(n, 4)
+    got = torch.as_tensor(in_use(mean, logvar))
+    expect(got.shape == (4,), f"one answer for each latent, [4], you gave {list(got.shape)}: compare pictures along axis 0")
+    got = got.bool().tolist()
+    expect(got[0] and not got[2], "a latent whose mean follows the picture is in use, one that is standard normal for every picture is not")
+    expect(not got[1], "a latent that sits at 3.0 for every picture pays 6 nats and says nothing: look at how its mean varies, not at what it pays")
+    expect(got[3], "a latent whose mean moves by 0.25 between pictures is in use, cheap as it is")
+
+# %% ../nbs/99_checks.ipynb #99-060
+@exercise("10.4")
+def _(free_nats):
+    "Latents under the allowance cost it, and get no gradient; those above cost what they cost"
+    g = torch.Generator().manual_seed(0)
+    size = torch.tensor([2., 1., .05, .02])
+    mean = (size * torch.randn(64, 4, generator=g)).requires_grad_()
+    logvar = torch.zeros(64, 4)
+    each = (mean.square() / 2).mean(0)
+    got = free_nats(mean, logvar, .3)
+    expect(got.numel() == 1, f"one number, you gave {list(got.shape)}: sum over the latents")
+    want = each[:2].sum().item() + .6
+    expect(abs(got.item() - want) < 1e-4, f"four latents that average {[round(v, 3) for v in each.tolist()]} nats, at least 0.3 each, make {want:.3f}, you gave {got.item():.3f}: "
+           "average over the batch first, then clamp each latent, then sum")
+    got.sum().backward()
+    expect(mean.grad[:, 2:].abs().max() == 0, "a latent under its allowance must feel no pull: its gradient must be 0")
+    expect(abs(free_nats(mean.detach(), logvar, 0.).item() - each.sum().item()) < 1e-4, "with free = 0 it must be the ordinary KL")
+
+# %% ../nbs/99_checks.ipynb #99-062
+@exercise("11.1")
+def _(scale_of):
+    "One number for all latents"
+    g = torch.Generator().manual_seed(0)
+    raw = torch.randn(64, 4, 8, 8, generator=g)*torch.tensor([.5, 1., 4., 9.]).view(1, 4, 1, 1) + 3.
+    s = scale_of(raw)
+    expect(torch.as_tensor(s).numel() == 1, f"the codec owns one number, you gave {torch.as_tensor(s).numel()}: take the spread over everything, all channels together")
+    std = (raw*float(s)).std().item()
+    expect(abs(std - 1) < .01, f"with your scale of {float(s):.4f} the latents have a standard deviation of {std:.2f}, not 1: is it one over the standard deviation (of all numbers, around their mean)?")
+    again = float(scale_of(raw*10))
+    expect(abs(again*10/float(s) - 1) < 1e-3, "latents ten times as large need a scale ten times as small")
+
+# %% ../nbs/99_checks.ipynb #99-063
+@exercise("11.2")
+def _(end_std):
+    "Closed form against the sampler"
+    from minidiff.noise import karras
+    from minidiff.sample import heun, last
+    for d, top in ((1., 14.6), (32., 14.6), (1/32, 14.6), (3., 2.)):
+        sigmas = karras(300, 1e-3*d, top)
+        x = last(heun(lambda x, s: x*d**2/(d**2 + s**2), torch.full((1, 1), top, dtype=torch.float64), sigmas))
+        want, got = abs(x.item()), float(end_std(d, top))
+        expect(abs(got/want - 1) < .01, f"latents of std {d:g} from a start of std {top:g}: the sampler ends at {want:.4f}, you said {got:.4f}. Each step multiplies x by the ratio of sqrt(d^2 + sigma^2) after and before")
+
+# %% ../nbs/99_checks.ipynb #99-064
+@exercise("11.3")
+def _(Whitened):
+    "Mean 0 and variance 1 in each channel, from statistics taken once"
+    from minidiff.vae import Identity
+    g = torch.Generator().manual_seed(0)
+    spread, centre = torch.tensor([.5, 1., 4., 9.]).view(1, 4, 1, 1), torch.tensor([5., -1., 0., 2.]).view(1, 4, 1, 1)
+    raw = torch.randn(256, 4, 8, 8, generator=g)*spread + centre
+    codec = Whitened(Identity(), raw)
+    z = codec.encode(raw)
+    expect(z.mean((0, 2, 3)).abs().max() < .01, f"channel means should be 0, yours are {[round(m, 2) for m in z.mean((0, 2, 3)).tolist()]}")
+    expect((z.std((0, 2, 3)) - 1).abs().max() < .01, f"channel standard deviations should be 1, yours are {[round(m, 2) for m in z.std((0, 2, 3)).tolist()]}: one for each channel?")
+    expect((codec.encode(raw[:1]) - z[:1]).abs().max() < 1e-4, "one picture alone should get the latents that it gets in a batch: take the statistics once, when the codec is made")
+    expect((codec.decode(z) - raw).abs().max() < 1e-3, "decode should undo encode: multiply by the std first, then add the mean")
+
+# %% ../nbs/99_checks.ipynb #99-065
+@exercise("11.4")
+def _(between):
+    "A path of unit Gaussians between two"
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 8, 4, 32, 32, generator=g)
+    for t, end in ((0., a), (1., b)):
+        expect((between(a, b, t) - end).abs().max() < 1e-3, f"at t = {t:g} you should be exactly at {'the first' if t == 0 else 'the second'} noise")
+    old = 2.
+    for t in (.25, .5, .75):
+        x = between(a, b, t)
+        var = x.var().item()
+        expect(abs(var - 1) < .05, f"at t = {t:g} the variance is {var:.2f}, not 1: a straight mix of two independent Gaussians shrinks; divide by what it shrinks to")
+        near = (x*a).mean().item()
+        expect(0 < near < min(old, .99), f"the path should leave the first noise steadily; at t = {t:g} their correlation is {near:.2f}")
+        old = near
+
+# %% ../nbs/99_checks.ipynb #99-067
 @exercise("12.1")
 def _(best_pair):
     "Pairs are weighed by how often their word occurs"
@@ -656,7 +782,7 @@ def _(best_pair):
            "in a word that occurs twice, a and a are neighbours at two places, so four times in all: did you count each word only once?")
     expect(best_pair({("b", "a"): 2, ("a", "b"): 2, ("c", "b", "a"): 1}) == ("b", "a"), "the order within a pair matters: b, a is not a, b")
 
-# %% ../nbs/99_checks.ipynb #99-058
+# %% ../nbs/99_checks.ipynb #99-068
 @exercise("12.2")
 def _(split):
     "The merges are replayed in the order in which they were made"
@@ -674,7 +800,7 @@ def _(split):
             got = list(split(to_pieces(w), dict(tokenizer.ranks)))
             expect(got == tokenizer.split(w), f"with {n} merges {w!r} is {'-'.join(tokenizer.split(w))}, but you gave {'-'.join(map(str, got))}: in each round the pair of the lowest rank, wherever it stands")
 
-# %% ../nbs/99_checks.ipynb #99-059
+# %% ../nbs/99_checks.ipynb #99-069
 @exercise("12.3")
 def _(real):
     "The mask ends with the first end mark"
@@ -685,7 +811,7 @@ def _(real):
     expect(not got[3, 3:].any(), "a row may be filled with 0 as well: those places must be False")
     expect(got.sum(1).tolist() == [3, 5, 2, 3], f"the rows have 3, 5, 2 and 3 real places, you found {got.sum(1).tolist()}: only the first end mark counts")
 
-# %% ../nbs/99_checks.ipynb #99-060
+# %% ../nbs/99_checks.ipynb #99-070
 @exercise("12.4")
 def _(attend):
     "Causal attention, equal to PyTorch's"
@@ -700,7 +826,7 @@ def _(attend):
     expect(torch.allclose(attend(q, k, torch.ones_like(v)), torch.ones_like(v)), "the weights of each token must sum to 1: mask before the softmax, with minus infinity, not after it")
     expect(torch.allclose(got, F.scaled_dot_product_attention(q, k, v, is_causal=True)), "the weights are not softmax(q.k / sqrt(d)): did you divide by the root of d, the last size of q?")
 
-# %% ../nbs/99_checks.ipynb #99-061
+# %% ../nbs/99_checks.ipynb #99-071
 @exercise("12.5")
 def _(expected_floor):
     "E ln m for captions drawn with given probabilities"
@@ -716,7 +842,7 @@ def _(expected_floor):
         want, got = exact(p, batch), float(expected_floor(p, batch))
         expect(abs(got - want) < 0.03 + 0.02 * want, f"for {len(p)} captions and a batch of {batch} the floor is {want:.3f}, you gave {got:.3f}: the mean of ln m (not the ln of the mean), over pictures (a common caption counts as often as it is drawn)")
 
-# %% ../nbs/99_checks.ipynb #99-062
+# %% ../nbs/99_checks.ipynb #99-072
 @exercise("12.6")
 def _(class_vectors):
     "Unit vectors along the mean over the templates"
@@ -730,7 +856,7 @@ def _(class_vectors):
     expect(torch.allclose(got.norm(dim=1), torch.ones(2), atol=1e-5), f"the vectors have lengths {got.norm(dim=1).tolist()}, not 1: the mean of unit vectors is shorter, scale it back")
     expect(torch.allclose(got[0], torch.tensor([0.5, 0.5, 0.]).sqrt(), atol=1e-5), "the first vector is not along the mean of its two templates: average over templates, not over names")
 
-# %% ../nbs/99_checks.ipynb #99-063
+# %% ../nbs/99_checks.ipynb #99-073
 @exercise("12.7")
 def _(sigmoid_loss):
     "SigLIP's loss"
@@ -751,7 +877,7 @@ def _(sigmoid_loss):
     got = float(sigmoid_loss(a, b, 5., -1., ids))
     expect(abs(got - want) < 1e-4, f"for some random vectors the loss is {want:.3f}, you gave {got:.3f}")
 
-# %% ../nbs/99_checks.ipynb #99-065
+# %% ../nbs/99_checks.ipynb #99-075
 @exercise("13.1")
 def _(centre):
     "Mean row and column under a map"
@@ -763,7 +889,7 @@ def _(centre):
     r = torch.rand(3, 5, 7, 9, generator=torch.Generator().manual_seed(0))
     expect(torch.allclose(torch.as_tensor(centre(r)), torch.as_tensor(centre(10 * r)), atol=1e-4), "a map ten times as bright must have the same centre")
 
-# %% ../nbs/99_checks.ipynb #99-066
+# %% ../nbs/99_checks.ipynb #99-076
 @exercise("13.2")
 def _(read_map):
     "How much each place reads one word"
@@ -779,7 +905,7 @@ def _(read_map):
     want = (q @ k.mT / 4).softmax(-1)[..., 2].mean(1).reshape(2, 2, 3)
     expect(torch.allclose(got[2], want, atol=1e-5), "with four heads the map is the mean of the four heads' weights: average after the softmax, not before")
 
-# %% ../nbs/99_checks.ipynb #99-067
+# %% ../nbs/99_checks.ipynb #99-077
 @exercise("13.3")
 def _(attend_real):
     "Attention over real words alone"
@@ -795,7 +921,7 @@ def _(attend_real):
     want = F.scaled_dot_product_attention(q, k, v, attn_mask=real[:, None, None])
     expect(torch.allclose(got, want, atol=1e-5), "the weights are not softmax(q.k / sqrt(d)) over the real words")
 
-# %% ../nbs/99_checks.ipynb #99-068
+# %% ../nbs/99_checks.ipynb #99-078
 @exercise("13.4")
 def _(composed):
     "Several conditions at once"
@@ -811,7 +937,7 @@ def _(composed):
     expect(abs(got - 14.) < 1e-3, f"here c1 - u = 1 and c2 - u = 4, so scales 2 and 3 move the estimate by 2*1 + 3*4 = 14; you moved it by {got:.2f}: sum the differences, each with its own scale, none averaged")
     expect(torch.allclose(run([a, b], [2., 3.], torch.tensor([1., 2.])), run([b, a], [3., 2.], torch.tensor([1., 2.]))), "the order of the conditions must not matter, and sigma may be one for each picture")
 
-# %% ../nbs/99_checks.ipynb #99-070
+# %% ../nbs/99_checks.ipynb #99-080
 @exercise("14.1")
 def _(to_scale):
     "Each spelling, guided with real numbers"
@@ -823,7 +949,7 @@ def _(to_scale):
             expect((extrapolate(c, u, s) - want).abs().max() < 1e-9, f"for {kind!r} with w={w} you gave scale {s}, which is another guess: "
                    "write it as u + s*(c-u); at our scale 1 guidance is off")
 
-# %% ../nbs/99_checks.ipynb #99-071
+# %% ../nbs/99_checks.ipynb #99-081
 @exercise("14.2")
 def _(dynamic_threshold):
     "Quantile per picture, and only above 1"
@@ -838,7 +964,7 @@ def _(dynamic_threshold):
         inside = x[i].abs() < q
         expect((got[i][inside]*q - x[i][inside]).abs().max() < 1e-4, f"what lies inside should be divided by that picture's own quantile {q:.2f}: do you take the quantile for each picture, and divide after clipping?")
 
-# %% ../nbs/99_checks.ipynb #99-072
+# %% ../nbs/99_checks.ipynb #99-082
 @exercise("14.3")
 def _(both):
     "Independent wishes: the exact posterior, in one call"
@@ -861,7 +987,7 @@ def _(both):
     alone = both(denoise, [cond(1.)], cond(.5), [4.])(x, .7)
     expect((alone - (base + .5 + 4*.5)).abs().max() < 1e-9, "with a single condition it should be plain classifier-free guidance")
 
-# %% ../nbs/99_checks.ipynb #99-073
+# %% ../nbs/99_checks.ipynb #99-083
 @exercise("14.4")
 def _(guided_variance):
     "Closed form against the sampler"

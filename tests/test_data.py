@@ -397,9 +397,9 @@ def test_speed(capsys):
     with capsys.disabled(): print(f"[{2000 / seconds:,.0f} scenes a second on this CPU]", end=" ")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_gpu_draws_the_same():
-    here, there = scenes(512, seed=9), scenes(512, seed=9, device="cuda")
+@pytest.mark.parametrize("device", ["cpu"] + ["cuda"] * torch.cuda.is_available())
+def test_every_device_draws_the_same(device):
+    here, there = scenes(512, seed=9), scenes(512, seed=9, device=device)
     assert here.captions == there.captions and torch.equal(here.attrs, there.attrs.cpu())
     assert (here.images - there.images.cpu()).abs().max() < 1e-3
-    assert torch.equal(there.images, scenes(512, seed=9, device="cuda").images)
+    assert torch.equal(there.images, scenes(512, seed=9, device=device).images)

@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY = PASSIVE
 .PHONY: demo test lab
 
 demo: .venv/.ready
-	$(BIN)/minidiff sample "a red three above a blue seven" "two white zeros" "a thick green five on a navy background" "a small yellow one left of a large magenta eight" --n 2 -o out.png
+	$(BIN)/minidiff sample "a thick red three" "two white zeros" "a green five on a navy background" "a small yellow one and a large magenta eight" --n 2 -o out.png
 
 test: .venv/.ready
 	$(BIN)/python -m pytest tests -q -n $(JOBS)

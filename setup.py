@@ -20,7 +20,7 @@ setup(
     license="Apache-2.0",
     python_requires=f'>={cfg["min_python"]}',
     packages=find_packages(include=["minidiff", "minidiff.*"]),
-    package_data={"minidiff": ["shipped/*"]},
+    package_data={"minidiff": ["shipped/*", "shipped/tokenizer/*"]},
     install_requires=cfg["requirements"].split(),
     extras_require={"dev": cfg["dev_requirements"].split()},
     entry_points={"console_scripts": cfg["console_scripts"].split()},

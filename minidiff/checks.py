@@ -1001,3 +1001,66 @@ def _(guided_variance):
         want, got = x.item()**2, float(guided_variance(a, b, s, start))
         expect(abs(got/want - 1) < .01, f"for a={a}, b={b}, scale={s}, start={start} the sampler ends at variance {want:.4f}, you gave {got:.4f}: "
                "raise the two squared shrink factors to the powers 1-s and s, and multiply the variance of the start")
+
+# %% ../nbs/99_checks.ipynb #99-085
+@exercise("16.1")
+def _(rows):
+    "Counted with a hook on the network"
+    from minidiff.pipeline import load
+    model, seen = load("scenes"), []
+    model.denoise.net.register_forward_pre_hook(lambda net, args: seen.append(len(args[0])))
+    for n, steps, sampler, scale in ((1, 3, "euler", 4.), (2, 3, "dpmpp_2m", 4.), (2, 3, "heun", 4.), (3, 2, "euler", 1.), (1, 1, "heun", 1.)):
+        seen.clear()
+        model.images(["a red three"]*n, steps=steps, sampler=sampler, scale=scale)
+        got = rows(n, steps, sampler, scale)
+        expect(got == sum(seen), f"{n} picture(s), {steps} step(s) of {sampler} at scale {scale:g}: the network saw {sum(seen)} latents, you said {got}")
+
+# %% ../nbs/99_checks.ipynb #99-086
+@exercise("16.2")
+def _(fit_preview):
+    "A known map is found again, and noise does not move it"
+    g = torch.Generator().manual_seed(0)
+    z = torch.randn(200, 4, 4, 4, generator=g)
+    weight, bias = torch.randn(3, 4, generator=g), torch.tensor([.3, -.2, .5])
+    small = torch.einsum("kc,nchw->nkhw", weight, z) + bias[:, None, None]
+    x = small.repeat_interleave(8, 2).repeat_interleave(8, 3)
+    x = x + torch.randn(x.shape, generator=g)
+    w, b = fit_preview(z, x)
+    expect(tuple(w.shape) == (3, 4) and b.numel() == 3, f"the weight should be [3,4] and the bias [3], not {list(w.shape)} and {list(b.shape)}")
+    expect((b.flatten() - bias).abs().max() < .05, f"the bias is {[round(v, 2) for v in b.flatten().tolist()]}, the true one {[round(v, 2) for v in bias.tolist()]}: did you give the fit a column of ones?")
+    expect((w - weight).abs().max() < .05, f"the weight is off by up to {(w - weight).abs().max().item():.2f}: does row i of the latents belong to the same place as row i of the shrunk pictures?")
+
+# %% ../nbs/99_checks.ipynb #99-087
+@exercise("16.3")
+def _(blend):
+    "The ends are the model's own pictures, the middle is neither"
+    from minidiff.pipeline import load
+    model, a, b = load("scenes"), "a red three", "a large blue eight"
+    knobs = dict(seed=3, steps=4, scale=4.)
+    first, second = (model.images(c, **knobs) for c in (a, b))
+    for t, want, name in ((0., first, a), (1., second, b)):
+        gap = (blend(model, a, b, t, **knobs) - want).abs().max().item()
+        expect(gap < 1e-2, f"at t = {t:g} your picture differs by up to {gap:.2f} from the model's own of {name!r}: the same seed, start, steps and scale? Is only the caption's side mixed, not the blank?")
+    middle = blend(model, a, b, .5, **knobs)
+    expect(min((middle - p).abs().mean().item() for p in (first, second)) > .005, "at t = 0.5 you drew one of the two captions, not a mix of their states")
+    mean = (first + second)/2
+    expect((middle - mean).abs().mean() > .005, "you mixed the two pictures; mix the states and draw once")
+
+# %% ../nbs/99_checks.ipynb #99-088
+@exercise("16.4")
+def _(variations):
+    "One past, different futures"
+    from minidiff.pipeline import load
+    model, knobs = load("scenes"), dict(steps=6, scale=4.)
+    want = model.images("a green two", seed=5, sampler="euler", **knobs)
+    all_shared = variations(model, "a green two", 5, 6, 3, **knobs)
+    gap = (all_shared - want).abs().max().item()
+    expect(gap < 1e-2, f"with k = steps every picture should be the model's own with euler; yours differ by up to {gap:.2f}")
+    spread = {k: variations(model, "a green two", 5, k, 3, **knobs).std(0).mean().item() for k in (0, 4)}
+    expect(spread[0] > .01, "with k = 0 the pictures should differ: does each get fresh noise of its own, with eta = 1?")
+    expect(spread[4] < .7*spread[0], f"sharing 4 of 6 steps should leave less to chance than sharing none: spread {spread[4]:.3f} against {spread[0]:.3f}. Do all start from the noise of `seed`, and go on from sigmas[k:]?")
+    early = variations(model, "a green two", 5, 1, 3, **knobs)
+    expect((early[0] - early[1]).abs().mean() > .001, "with k = 1 the pictures should differ from one another")
+    other = variations(model, "a green two", 6, 4, 3, **knobs)
+    now = variations(model, "a green two", 5, 4, 3, **knobs)
+    expect((now - want).square().mean() < (now - other.mean(0)).square().mean(), "variations of a seed should stay nearer to that seed's picture than to another's")

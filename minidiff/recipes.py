@@ -54,7 +54,7 @@ def recipe_vae(folder, device, pool=200_000, size=128):
         x = scenes(2048, seed=0, train=False, device=device, captions=False).images.split(256)
         z = list(map(vae.encode, x))
         return dict(psnr_dB=torch.cat([psnr(vae.decode(a), b) for a, b in zip(z, x)]).mean().item(), latent_std=torch.cat(z).std().item())
-    return Recipe(model, loss, data, measure, size, 2.2, 1e-3, f"{pool:,} scenes")
+    return Recipe(model, loss, data, measure, size, 3.2, 1e-3, f"{pool:,} scenes")
 
 # %% ../nbs/16b_recipes.ipynb #16-009
 def recipe_clip(folder, device, pool=300_000, size=1024):
@@ -90,7 +90,7 @@ def recipe_unet(folder, device, pool=400_000, size=512):
         words = torch.where(torch.rand(len(x), 1, device=x.device) < .1, blank, words)
         with torch.no_grad(): ctx = text(words).last.float()
         return denoise.loss(x, uniform_t(len(x), SD, device=x.device), torch.randn_like(x), ctx=ctx).mean()
-    return Recipe(model, loss, (z, ids), lambda unet: {}, size, 6.6, 1.5e-3, f"latents and captions of {pool:,} scenes, none with a held-out pair")
+    return Recipe(model, loss, (z, ids), lambda unet: {}, size, 8., 1.5e-3, f"latents and captions of {pool:,} scenes, none with a held-out pair")
 
 # %% ../nbs/16b_recipes.ipynb #16-013
 def recipe_judge(folder, device, pool=300_000, size=256):
@@ -168,12 +168,13 @@ def make(
             trainer.save(checkpoint)
             saved = time.time()
         yield trainer.done, loss
-    if rank == 0: finish(name, recipe, trainer, folder)
+    if rank == 0: finish(name, recipe, trainer, folder, sizes)
 
 # %% ../nbs/16b_recipes.ipynb #16-021
 def finish(
     name, recipe, trainer,
     folder,  # where to write
+    sizes,   # what `make` was given besides
 ):
     "Measure the averaged model, write it in half precision with its card, remove the checkpoint"
     model, seconds = trainer.ema.model, time.time() - trainer.begun
@@ -181,15 +182,18 @@ def finish(
     if name == "vae": model.config = replace(model.config, scale=1 / numbers["latent_std"])
     configs = dict(text=model.text_model.config, image=IMAGE) if name == "clip" else dict(config=model.config) if hasattr(model, "config") else {}
     save_model(folder / f"{name}.safetensors", model, half=True, **configs)
-    (folder / f"{name}.md").write_text(card(name, recipe, trainer, seconds, numbers))
+    (folder / f"{name}.md").write_text(card(name, recipe, trainer, sizes, seconds, numbers))
     (folder / f"{name}.checkpoint.safetensors").unlink(missing_ok=True)
 
 # %% ../nbs/16b_recipes.ipynb #16-022
-def card(name, recipe, trainer, seconds, numbers):
+def card(name, recipe, trainer, sizes, seconds, numbers):
     "A model card in Markdown: what it is, how it was made, what it measured"
     device = next(recipe.model.parameters()).device
     gpu = device.type == "cuda"
-    facts = {"data": recipe.data, "command": f"minidiff train {name}{' --device cuda' if gpu else ''}" + (f" --steps {trainer.steps}" if trainer.steps else f" --minutes {trainer.minutes:g}"),
+    options = dict(device="cuda") if gpu else {}
+    options |= dict(steps=trainer.steps) if trainer.steps else dict(minutes=f"{trainer.minutes:g}")
+    options |= sizes | (dict(seed=trainer.seed) if trainer.seed else {})
+    facts = {"data": recipe.data, "command": f"minidiff train {name}" + "".join(f" --{k} {v}" for k, v in options.items()),
              "hardware": torch.cuda.get_device_name(device) if gpu else f"{torch.get_num_threads()} CPU threads", "seconds": round(seconds), "steps": trainer.step,
              "examples a step": recipe.size * trainer.world, "seed": trainer.seed, "parameters": f"{sum(p.numel() for p in recipe.model.parameters()):,}"}
     facts |= {k.replace("_", " "): round(v, 4) for k, v in numbers.items()}

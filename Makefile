@@ -11,7 +11,7 @@ demo: .venv/.ready
 	$(BIN)/minidiff sample "a thick red three" "two white zeros" "a green five on a navy background" "a small yellow one and a large magenta eight" --n 2 -o out.png
 
 test: .venv/.ready
-	$(BIN)/python -m pytest tests -q -n $(JOBS)
+	$(BIN)/python -m pytest tests -q -n $(JOBS) --dist worksteal
 
 lab: .venv/.ready
 	$(BIN)/jupyter lab nbs/00_tour.ipynb

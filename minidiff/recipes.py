@@ -171,11 +171,7 @@ def make(
     if rank == 0: finish(name, recipe, trainer, folder, sizes)
 
 # %% ../nbs/16b_recipes.ipynb #16-021
-def finish(
-    name, recipe, trainer,
-    folder,  # where to write
-    sizes,   # what `make` was given besides
-):
+def finish(name, recipe, trainer, folder, sizes):
     "Measure the averaged model, write it in half precision with its card, remove the checkpoint"
     model, seconds = trainer.ema.model, time.time() - trainer.begun
     numbers = recipe.measure(model)

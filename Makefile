@@ -14,7 +14,7 @@ test: .venv/.ready
 	$(BIN)/python -m pytest tests -q -n $(JOBS) --dist worksteal
 
 lab: .venv/.ready
-	$(BIN)/jupyter lab nbs/00_tour.ipynb
+	$(BIN)/jupyter lab --allow-root nbs/00_tour.ipynb
 
 .venv/.ready: settings.ini setup.py pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'minidiff needs Python 3.10 or later: make PYTHON=python3.12 ...')"

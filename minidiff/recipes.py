@@ -36,7 +36,7 @@ class Recipe(NamedTuple):
     pool: tuple             # tensors that share their first axis: the examples
     measure: Callable       # averaged model -> dict of numbers for its card
     size: int               # examples a step
-    minutes: float          # that the shipped weights took
+    minutes: float          # of a run on one large GPU, unless told otherwise
     lr: float               # peak learning rate
     data: str               # what it learns from, for its card
 

@@ -8,17 +8,17 @@ __all__ = ['CLIP_L', 'OPENCLIP_BIGG', 'TEXT', 'IMAGE', 'QuickGELU', 'linear', 'C
            'ImageEncoder', 'CLIP', 'contrastive_loss', 'BOS', 'EOS', 'Tokenizer', 'merge', 'split_words', 'train_bpe',
            'vocabulary']
 
-# %% ../nbs/12_clip.ipynb #12-002
+# %% ../nbs/12_clip.ipynb #c2
 _all_ = ['BOS', 'EOS', 'Tokenizer', 'merge', 'split_words', 'train_bpe', 'vocabulary']
 
-# %% ../nbs/12_clip.ipynb #12-003
+# %% ../nbs/12_clip.ipynb #c3
 import math, torch
 import torch.nn as nn, torch.nn.functional as F
 from dataclasses import dataclass
 from typing import NamedTuple
 from .bpe import BOS, EOS, Tokenizer, merge, split_words, train_bpe, vocabulary
 
-# %% ../nbs/12_clip.ipynb #12-010
+# %% ../nbs/12_clip.ipynb #c10
 class QuickGELU(nn.Module):
     "x * sigmoid(1.702 x), OpenAI's shortcut for GELU"
     def forward(self, x): return x * torch.sigmoid(1.702 * x)
@@ -30,7 +30,7 @@ def linear(n_in, n_out, std, bias=True):
     if bias: nn.init.zeros_(layer.bias)
     return layer
 
-# %% ../nbs/12_clip.ipynb #12-011
+# %% ../nbs/12_clip.ipynb #c11
 class CLIPBlock(nn.Module):
     "Attention, then a two-layer network for each token; both read a normalised copy and add their result: [B,N,D] -> [B,N,D]"
     def __init__(self, config):
@@ -57,7 +57,7 @@ def blocks(config):
     "The `encoder` of a tower: its blocks, in a list called `layers`"
     return nn.ModuleDict({"layers": nn.ModuleList(CLIPBlock(config) for _ in range(config.layers))})
 
-# %% ../nbs/12_clip.ipynb #12-013
+# %% ../nbs/12_clip.ipynb #c13
 @dataclass(frozen=True)
 class CLIPTextConfig:
     "The text tower's sizes; by default Stable Diffusion 1.5's (CLIP ViT-L/14)"
@@ -74,9 +74,9 @@ class CLIPImageConfig:
     "The image tower's sizes; by default the course's: 64x64 pixels in 64 patches"
     size: int = 64
     patch: int = 8
-    width: int = 128
+    width: int = 112
     layers: int = 4
-    heads: int = 4
+    heads: int = 7
     act: str = "quick_gelu"
     proj: int = 128          # width of the space that texts and pictures share
 
@@ -85,7 +85,7 @@ OPENCLIP_BIGG = CLIPTextConfig(width=1280, layers=32, heads=20, act="gelu", proj
 TEXT = CLIPTextConfig(vocab=699, width=128, layers=4, heads=4, context=32)
 IMAGE = CLIPImageConfig()
 
-# %% ../nbs/12_clip.ipynb #12-014
+# %% ../nbs/12_clip.ipynb #c14
 class TextStates(NamedTuple):
     "What the text tower returns"
     last: torch.Tensor    # states after the final norm [B,N,D]
@@ -112,7 +112,7 @@ class TextTransformer(nn.Module):
         end = ids.argmax(-1)  # the first end of text: no id is larger
         return TextStates(last, last[torch.arange(len(ids), device=ids.device), end], tuple(hidden))
 
-# %% ../nbs/12_clip.ipynb #12-019
+# %% ../nbs/12_clip.ipynb #c19
 class TextEncoder(nn.Module):
     "CLIP's text tower, ids [B,N] -> TextStates; keys are those of CLIPTextModel's files, with `proj` CLIPTextModelWithProjection's"
     def __init__(self, config):
@@ -124,7 +124,7 @@ class TextEncoder(nn.Module):
         states = self.text_model(ids)
         return states._replace(pooled=self.text_projection(states.pooled)) if self.config.proj else states
 
-# %% ../nbs/12_clip.ipynb #12-023
+# %% ../nbs/12_clip.ipynb #c23
 class ImageTransformer(nn.Module):
     "Transformer over patches and one token for the whole: pictures [B,3,H,W] in [-1,1] -> [B,D] (ViT, arXiv:2010.11929)"
     def __init__(self, config):
@@ -147,7 +147,7 @@ class ImageTransformer(nn.Module):
         for layer in self.encoder["layers"]: x = layer(x)
         return self.post_layernorm(x[:, 0])
 
-# %% ../nbs/12_clip.ipynb #12-027
+# %% ../nbs/12_clip.ipynb #c27
 def unit(x):
     "Rows of length 1 [B,D], in float32 or better"
     return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
@@ -161,7 +161,7 @@ class ImageEncoder(nn.Module):
 
     def forward(self, x): return self.visual_projection(self.vision_model(x))
 
-# %% ../nbs/12_clip.ipynb #12-028
+# %% ../nbs/12_clip.ipynb #c28
 class CLIP(nn.Module):
     "Both towers, their projections into one space, and a learned log scale; keys are those of transformers' CLIPModel"
     def __init__(self, text=TEXT, image=IMAGE):
@@ -179,7 +179,7 @@ class CLIP(nn.Module):
         "Pictures [B,3,H,W] in [-1,1] -> unit vectors [B,proj]"
         return unit(self.visual_projection(self.vision_model(x)))
 
-# %% ../nbs/12_clip.ipynb #12-039
+# %% ../nbs/12_clip.ipynb #c39
 def contrastive_loss(
     img,        # unit vectors of pictures [B,D]
     txt,        # unit vectors of their captions [B,D]

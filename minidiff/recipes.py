@@ -6,7 +6,7 @@
 __all__ = ['RECIPES', 'Recipe', 'recipe_vae', 'recipe_clip', 'recipe_unet', 'recipe_judge', 'recipe_classifier',
            'digits_denoiser', 'recipe_digits', 'make', 'finish', 'card']
 
-# %% ../nbs/16b_recipes.ipynb #16-002
+# %% ../nbs/16b_recipes.ipynb #c2
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +22,13 @@ from .layers import zero_init
 from .metrics import DigitClassifier
 from .noise import SD, logit_normal_flow, uniform_t
 from .pipeline import latent_denoiser, load, text_tower
-from .pools import Graphed, captioned, from_bytes, latents, pick, scene_pool, shift, zero_shot
+from .pools import FAMILY, Graphed, captioned, families, from_bytes, latents, pick, scene_pool, shift, zero_shot
 from .train import Trainer, train
 from .unet import UNet, UNetConfig
 from .vae import VAE, VAEConfig, psnr, vae_loss
 from .weights import save_model
 
-# %% ../nbs/16b_recipes.ipynb #16-005
+# %% ../nbs/16b_recipes.ipynb #c5
 class Recipe(NamedTuple):
     "How one part is trained: see `make`"
     model: torch.nn.Module  # its parameters learn
@@ -39,42 +39,41 @@ class Recipe(NamedTuple):
     minutes: float          # of a run on one large GPU, unless told otherwise
     lr: float               # peak learning rate
     data: str               # what it learns from, for its card
+    keep: int = 1           # neighbours in the pool that stay together
 
-# %% ../nbs/16b_recipes.ipynb #16-007
+# %% ../nbs/16b_recipes.ipynb #c7
 def recipe_vae(folder, device, pool=200_000, size=128):
     "The autoencoder: squared error + KL on scenes, 64x64x3 <-> 8x8x4; its scale is set by the latents' standard deviation at the end"
     model = VAE(VAEConfig(channels=(16, 32, 64, 128), layers=1, groups=16, scale=1.)).to(device)
     data = scene_pool(pool, 1_000_000, device)[:1]
     draw = lambda: torch.randn(size, 4, 8, 8, device=device)
     net = Graphed(model, from_bytes(data[0][:size]), draw())
-    loss = lambda batch: vae_loss(net, from_bytes(batch[0]), 1e-3, draw()).mean()
+    loss = lambda batch: vae_loss(net, from_bytes(batch[0]), 5e-4, draw()).mean()
 
     @torch.no_grad()
     def measure(vae):
         x = scenes(2048, seed=0, train=False, device=device, captions=False).images.split(256)
         z = list(map(vae.encode, x))
         return dict(psnr_dB=torch.cat([psnr(vae.decode(a), b) for a, b in zip(z, x)]).mean().item(), latent_std=torch.cat(z).std().item())
-    return Recipe(model, loss, data, measure, size, 3.2, 1e-3, f"{pool:,} scenes")
+    return Recipe(model, loss, data, measure, size, 3.5, 1e-3, f"{pool:,} scenes")
 
-# %% ../nbs/16b_recipes.ipynb #16-009
-def recipe_clip(folder, device, pool=300_000, size=1024):
-    "CLIP on pairs of scene and caption, equal captions sharing the target, each against a twin that is wrong in one word; trains its tokenizer first"
+# %% ../nbs/16b_recipes.ipynb #c9
+def recipe_clip(folder, device, pool=400_000, size=1024):
+    "CLIP on scenes and captions in families that differ in one word, equal captions sharing the target; trains its tokenizer first"
     tokenizer = train_bpe(scenes(20_000, seed=0).captions, 400)
     tokenizer.save(Path(folder) / "tokenizer")
     model = CLIP(replace(TEXT, vocab=len(tokenizer.vocab)), IMAGE).to(device)
-    images, _, _, ids, twins = scene_pool(pool, 2_000_000, device, captioned(tokenizer, wrong=True))
-    net = Graphed(model, from_bytes(images[:size]), torch.cat([ids[:size], twins[:size]]), call=lambda x, words: (model.encode_image(x), model.encode_text(words)))
+    images, _, _, ids = scene_pool(pool, 2_000_000, device, captioned(tokenizer), families)
+    net = Graphed(model, from_bytes(images[:size]), ids[:size], call=lambda x, words: (model.encode_image(x), model.encode_text(words)))
 
     def loss(batch):
-        pixels, words, wrong = batch
-        image, text = net(from_bytes(pixels), torch.cat([words, wrong]))
-        right, wrong = text.chunk(2)
-        margin = model.logit_scale.exp() * (image * (right - wrong)).sum(1)
-        return contrastive_loss(image, right, model.logit_scale, words) + F.softplus(-margin).mean()
+        pixels, words = batch
+        image, text = net(from_bytes(pixels), words)
+        return contrastive_loss(image, text, model.logit_scale, words)
     measure = lambda clip: dict(zero_shot_accuracy_80=zero_shot(clip, tokenizer, device))
-    return Recipe(model, loss, (images, ids, twins), measure, size, 4., 1e-3, f"{pool:,} scenes, their captions, and captions with one thing wrong")
+    return Recipe(model, loss, (images, ids), measure, size, 3., 1e-3, f"{pool:,} scenes in families of {FAMILY}, and their captions", FAMILY)
 
-# %% ../nbs/16b_recipes.ipynb #16-011
+# %% ../nbs/16b_recipes.ipynb #c11
 def recipe_unet(folder, device, pool=400_000, size=512):
     "The noise predictor on latents, conditioned on the frozen text tower; 10% of the captions are blank"
     tokenizer, text, vae = load("tokenizer", folder), text_tower(load("clip", folder, device)), load("vae", folder, device)
@@ -92,7 +91,7 @@ def recipe_unet(folder, device, pool=400_000, size=512):
         return denoise.loss(x, uniform_t(len(x), SD, device=x.device), torch.randn_like(x), ctx=ctx).mean()
     return Recipe(model, loss, (z, ids), lambda unet: {}, size, 8., 1.5e-3, f"latents and captions of {pool:,} scenes, none with a held-out pair")
 
-# %% ../nbs/16b_recipes.ipynb #16-013
+# %% ../nbs/16b_recipes.ipynb #c13
 def recipe_judge(folder, device, pool=300_000, size=256):
     "The judge of scenes: a classifier of every attribute, used in no training"
     model = Judge().to(device)
@@ -106,7 +105,7 @@ def recipe_judge(folder, device, pool=300_000, size=256):
         return dict(all_attributes_right=torch.cat(right).float().mean().item())
     return Recipe(model, lambda b: judge_loss(net, from_bytes(b[0]), b[1], b[2]), data, measure, size, 1.2, 2e-3, f"{pool:,} scenes of another seed")
 
-# %% ../nbs/16b_recipes.ipynb #16-014
+# %% ../nbs/16b_recipes.ipynb #c14
 def recipe_classifier(folder, device, pool=None, size=256):
     "The digit classifier over whose features FID compares"
     model = DigitClassifier().to(device)
@@ -117,7 +116,7 @@ def recipe_classifier(folder, device, pool=None, size=256):
     def measure(net): return dict(test_accuracy=(net(test_set[0]).argmax(1) == test_set[1]).float().mean().item())
     return Recipe(model, loss, tuple(train_set), measure, size, .5, 2e-3, "MNIST's training digits, shifted by up to 2 pixels")
 
-# %% ../nbs/16b_recipes.ipynb #16-016
+# %% ../nbs/16b_recipes.ipynb #c16
 def digits_denoiser(
     net,       # UNet over 28x28 pixels
     amp=None,  # torch.bfloat16: half precision inside
@@ -125,7 +124,7 @@ def digits_denoiser(
     "The pixel denoiser of chapters 4 to 9: velocity target"
     return Denoiser(net, flow, amp=amp)
 
-# %% ../nbs/16b_recipes.ipynb #16-017
+# %% ../nbs/16b_recipes.ipynb #c17
 def recipe_digits(folder, device, pool=None, size=512):
     "The unconditional diffusion model of MNIST digits, in pixels"
     model = UNet(UNetConfig(in_channels=1, out_channels=1, channels=(24, 48, 64), layers=1, depth=0, mid_depth=0, ctx_dim=None, groups=8)).to(device)
@@ -138,10 +137,10 @@ def recipe_digits(folder, device, pool=None, size=512):
         return denoise.loss(x, logit_normal_flow(len(x), device=x.device), torch.randn_like(x)).mean()
     return Recipe(model, loss, (images,), lambda net: {}, size, 4., 2e-3, "MNIST's training digits")
 
-# %% ../nbs/16b_recipes.ipynb #16-019
+# %% ../nbs/16b_recipes.ipynb #c19
 RECIPES = dict(vae=recipe_vae, clip=recipe_clip, unet=recipe_unet, judge=recipe_judge, classifier=recipe_classifier, digits=recipe_digits)
 
-# %% ../nbs/16b_recipes.ipynb #16-020
+# %% ../nbs/16b_recipes.ipynb #c20
 def make(
     name,             # of a recipe: vae, clip, unet, judge, classifier, digits
     folder,           # where weights, card and checkpoint go, and where unet finds the parts it needs
@@ -163,14 +162,14 @@ def make(
     checkpoint, saved = folder / f"{name}.checkpoint.safetensors", time.time()
     if checkpoint.exists(): trainer.resume(checkpoint)
     amp = torch.bfloat16 if torch.device(device).type == "cuda" else None
-    for loss in train(trainer, recipe.loss, lambda n: pick(recipe.pool, n, recipe.size), amp):
+    for loss in train(trainer, recipe.loss, lambda n: pick(recipe.pool, n, recipe.size, recipe.keep), amp):
         if rank == 0 and time.time() - saved > every:
             trainer.save(checkpoint)
             saved = time.time()
         yield trainer.done, loss
     if rank == 0: finish(name, recipe, trainer, folder, sizes)
 
-# %% ../nbs/16b_recipes.ipynb #16-021
+# %% ../nbs/16b_recipes.ipynb #c21
 def finish(name, recipe, trainer, folder, sizes):
     "Measure the averaged model, write it in half precision with its card, remove the checkpoint"
     model, seconds = trainer.ema.model, time.time() - trainer.begun
@@ -181,7 +180,7 @@ def finish(name, recipe, trainer, folder, sizes):
     (folder / f"{name}.md").write_text(card(name, recipe, trainer, sizes, seconds, numbers))
     (folder / f"{name}.checkpoint.safetensors").unlink(missing_ok=True)
 
-# %% ../nbs/16b_recipes.ipynb #16-022
+# %% ../nbs/16b_recipes.ipynb #c22
 def card(name, recipe, trainer, sizes, seconds, numbers):
     "A model card in Markdown: what it is, how it was made, what it measured"
     device = next(recipe.model.parameters()).device

@@ -69,7 +69,7 @@ def test_film_has_every_stop_and_a_slider_only_where_a_person_sits(monkeypatch):
     monkeypatch.setenv("JPY_SESSION_NAME", "chapter.ipynb")
     assert film(frame, [0, .5, 1], "k").tobytes() == still.tobytes() and len(sliders) == 1
     draw, slider = sliders[0]
-    assert [v for _, v in slider.options] == [0, .5, 1] and draw(1).size == (36, 36)
+    assert [v for _, v in slider.options] == [0, .5, 1] and draw(1).size == (40, 40)
 
 
 def test_corr():

@@ -38,10 +38,10 @@ def same(ours, theirs):
     return theirs
 
 
-def inputs(net, batch, side, device="cpu"):
+def inputs(net, batch, side, device="cpu", tokens=32):
     "(x, t, ctx or None, target) for a network of either kind"
     c, draw = net.config, lambda *shape: torch.randn(*shape, device=device)
-    ctx = draw(batch, 32, c.ctx_dim) if c.ctx_dim else None
+    ctx = draw(batch, tokens, c.ctx_dim) if c.ctx_dim else None
     return draw(batch, c.in_channels, side, side), 999 * torch.rand(batch, device=device), ctx, draw(batch, c.out_channels, side, side)
 
 

@@ -48,7 +48,7 @@ def trained(net, size, lr, warmup, decay, sampler, steps, mean=0., sigma_max=80.
     return SimpleNamespace(model=net, size=size, step=step, draw=draw, sampler=f"{sampler.__name__} {steps}", evaluations=calls)
 
 
-def ours(channels=(32, 64), patch=True, size=32, lr=5e-3, warmup=30, decay=.98, sampler=dpmpp_2m, steps=20, **kwargs):
+def ours(channels=(32, 64), patch=True, size=32, lr=3e-3, warmup=50, decay=.99, sampler=dpmpp_2m, steps=20, **kwargs):
     "minidiff's UNet, sized for minutes: pictures as 14x14 places of 2x2 pixels, small batches, a high rate"
     side = 4 if patch else 1
     net = zero_init(UNet(UNetConfig(in_channels=side, out_channels=side, channels=channels, layers=1, depth=0, mid_depth=0, ctx_dim=None, groups=8)))

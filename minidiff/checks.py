@@ -54,6 +54,21 @@ class FakeModel:
 
     def decode(self, z): return z[:, :3].repeat_interleave(8, 2).repeat_interleave(8, 3) / 10
 
+# %% ../nbs/99_checks.ipynb #99-200
+@exercise("00.1")
+def _(overlap):
+    "Intersection over union of the lit pixels, whatever their colour"
+    def square(x, y, side, colour):
+        p = -torch.ones(3, 64, 64)
+        p[:, y:y + side, x:x + side] = torch.tensor(colour)[:, None, None]
+        return p
+    red, blue = (1., -1., -1.), (-.6, -.4, 1.)
+    for a, b, want in ((square(5, 5, 20, red), square(5, 5, 20, blue), 1.), (square(5, 5, 20, red), square(15, 5, 20, red), 1 / 3),
+                       (square(0, 0, 10, red), square(0, 0, 20, blue), .25), (square(0, 0, 9, red), square(40, 40, 9, red), 0.)):
+        got, turned = float(overlap(a, b)), float(overlap(b, a))
+        expect(abs(got - turned) < 1e-6, f"overlap(a, b) is {got:.2f} but overlap(b, a) is {turned:.2f}: divide by the pixels lit in either")
+        expect(abs(got - want) < 1e-5, f"two squares that share {want:.0%} of what they cover together gave {got:.2f}: are dark pixels counted, or red ones (mean below 0) missed?")
+
 # %% ../nbs/99_checks.ipynb #99-009
 @exercise("00.2")
 def _(same_start):
@@ -204,12 +219,12 @@ def _(ring_score):
 @exercise("03.1")
 def _(first_loss):
     "The mean square of each target, for Gaussian data, against Monte Carlo"
-    from minidiff.denoise import edm, eps, flow, v
+    from minidiff.denoise import clean, edm, eps, flow, v
     from functools import partial
     g = torch.Generator().manual_seed(0)
     x0, noise = torch.randn(2, 400_000, generator=g, dtype=torch.float64)
     for sigma, d in ((.3, .5), (2., .6), (20., 1.5)):
-        for param in (eps, v, flow, partial(edm, data_std=d)):
+        for param in (eps, clean, v, flow, partial(edm, data_std=d)):
             name = getattr(param, "__name__", "edm")
             c_skip, c_out, _ = param(sigma)
             want = ((d*x0 - c_skip*(d*x0 + sigma*noise))/c_out).square().mean().item()
@@ -221,7 +236,7 @@ def _(first_loss):
 @exercise("03.2")
 def _(convert):
     "Outputs are two spellings of one clean picture"
-    from minidiff.denoise import edm, eps, flow, v
+    from minidiff.denoise import clean, edm, eps, flow, v
     g = torch.Generator().manual_seed(0)
     x0, noise, other = torch.randn(3, 4, 1, 3, 3, generator=g, dtype=torch.float64)
     sigma = torch.tensor([.1, .7, 3., 30.], dtype=torch.float64).view(-1, 1, 1, 1)
@@ -232,8 +247,8 @@ def _(convert):
     got = convert(noise, x, sigma, eps, v)
     expect((got - (noise - sigma*x0)/(1 + sigma**2)**.5).abs().max() < 1e-6, "from the exact noise, `v` should be (eps - sigma*x0)/sqrt(1+sigma^2): "
            "go to the clean picture with the source's numbers and leave with the other's")
-    for a in (eps, v, flow, edm):
-        for b in (eps, v, flow, edm):
+    for a in (eps, clean, v, flow, edm):
+        for b in (eps, clean, v, flow, edm):
             back = convert(convert(other, x, sigma, a, b), x, sigma, b, a)
             expect((back - other).abs().max() < 1e-6, f"{a.__name__} to {b.__name__} and back should change nothing")
 

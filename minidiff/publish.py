@@ -35,9 +35,10 @@ def model_index(
     model,  # see `write_configs`
 ):
     "The JSON of model_index.json: which pipeline of diffusers the folder is for, and which class reads each part"
-    if not model.denoise.net.config.vec_dim: return INDEX
+    index = INDEX | dict(_diffusers_version="0.30.0")  # its inpainting pipeline asks
+    if not model.denoise.net.config.vec_dim: return index
     base = len(model.texts) == 2
-    index = {k: v for k, v in INDEX.items() if "safety" not in k} | dict(image_encoder=[None, None], force_zeros_for_empty_prompt=base)
+    index = {k: v for k, v in index.items() if "safety" not in k} | dict(image_encoder=[None, None], force_zeros_for_empty_prompt=base)
     index |= dict(_class_name="StableDiffusionXLPipeline") if base else dict(_class_name="StableDiffusionXLImg2ImgPipeline", requires_aesthetics_score=True)
     for end in ("", "_2"):
         there = f"text_encoder{end}" in model.texts

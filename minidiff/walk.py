@@ -90,6 +90,7 @@ def conditions(
 ):
     "(cond, uncond) for `cfg`: each dict(ctx=[B,77n,D]), for SDXL with vec=[B,V]"
     unwanted = [negative or ""] * len(captions) if negative is None or isinstance(negative, str) else list(negative)
+    if len(unwanted) != len(captions): raise ValueError(f"{len(unwanted)} negative texts for {len(captions)} captions: give one text, or one for each")
     n = max(chunks(t, [*captions, *unwanted]).shape[1] for t in model.tokenizers.values())
     (ctx, pooled), blank = read(model, captions, n, clip_skip), read(model, unwanted, n, clip_skip)
     if not model.xl: return dict(ctx=ctx), dict(ctx=blank[0])
@@ -179,7 +180,7 @@ def walk(
     if eta and sampler not in ("euler", "ddim"): raise ValueError(f"eta {eta} needs sampler 'euler', not {sampler!r}")
     if mask is not None and image is None: raise ValueError("a mask says what to paint in an image: give image= too")
     sides = size or (model.size if image is None else tuple(image.shape[-2:]))
-    shape, sigmas = model.latent_shape(sides), schedule(steps, spacing)
+    shape, sigmas = model.latent_shape(sides), schedule(steps, spacing).to(model.dtype)
     draw = seeded_noise(range(seed, seed + len(captions)), shape, model.device)
     unit = (draw() if noise is None else noise).to(model.device, model.dtype)
     first, stop = steps_of_span(sigmas, span)

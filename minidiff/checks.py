@@ -204,12 +204,12 @@ def _(ring_score):
 @exercise("03.1")
 def _(first_loss):
     "The mean square of each target, for Gaussian data, against Monte Carlo"
-    from minidiff.denoise import edm, eps, flow, v
+    from minidiff.denoise import clean, edm, eps, flow, v
     from functools import partial
     g = torch.Generator().manual_seed(0)
     x0, noise = torch.randn(2, 400_000, generator=g, dtype=torch.float64)
     for sigma, d in ((.3, .5), (2., .6), (20., 1.5)):
-        for param in (eps, v, flow, partial(edm, data_std=d)):
+        for param in (eps, clean, v, flow, partial(edm, data_std=d)):
             name = getattr(param, "__name__", "edm")
             c_skip, c_out, _ = param(sigma)
             want = ((d*x0 - c_skip*(d*x0 + sigma*noise))/c_out).square().mean().item()
@@ -221,7 +221,7 @@ def _(first_loss):
 @exercise("03.2")
 def _(convert):
     "Outputs are two spellings of one clean picture"
-    from minidiff.denoise import edm, eps, flow, v
+    from minidiff.denoise import clean, edm, eps, flow, v
     g = torch.Generator().manual_seed(0)
     x0, noise, other = torch.randn(3, 4, 1, 3, 3, generator=g, dtype=torch.float64)
     sigma = torch.tensor([.1, .7, 3., 30.], dtype=torch.float64).view(-1, 1, 1, 1)
@@ -232,8 +232,8 @@ def _(convert):
     got = convert(noise, x, sigma, eps, v)
     expect((got - (noise - sigma*x0)/(1 + sigma**2)**.5).abs().max() < 1e-6, "from the exact noise, `v` should be (eps - sigma*x0)/sqrt(1+sigma^2): "
            "go to the clean picture with the source's numbers and leave with the other's")
-    for a in (eps, v, flow, edm):
-        for b in (eps, v, flow, edm):
+    for a in (eps, clean, v, flow, edm):
+        for b in (eps, clean, v, flow, edm):
             back = convert(convert(other, x, sigma, a, b), x, sigma, b, a)
             expect((back - other).abs().max() < 1e-6, f"{a.__name__} to {b.__name__} and back should change nothing")
 
@@ -1001,6 +1001,70 @@ def _(guided_variance):
         want, got = x.item()**2, float(guided_variance(a, b, s, start))
         expect(abs(got/want - 1) < .01, f"for a={a}, b={b}, scale={s}, start={start} the sampler ends at variance {want:.4f}, you gave {got:.4f}: "
                "raise the two squared shrink factors to the powers 1-s and s, and multiply the variance of the start")
+
+# %% ../nbs/99_checks.ipynb #99-151
+@exercise("15.1")
+def _(strength_for):
+    "img2img starts where it was asked to, and not higher than needed"
+    from minidiff.edit import img2img
+    from minidiff.noise import karras, spaced
+    for sigmas in (spaced(20), spaced(7), karras(20, .03, 14.6), karras(11)):
+        for sigma in (.5, 1., 3., sigmas[3].item(), sigmas[0].item()):
+            told, got = [], float(strength_for(sigma, sigmas))
+            expect(0 < got <= 1, f"for sigma {sigma:.3g} your strength is {got:.3g}, which is not a share of the schedule")
+            img2img(lambda x, s: (told.append(s), x)[1], torch.zeros(1, 1), torch.zeros(1, 1), sigmas, got)
+            expect(told[0] >= sigma*(1 - 1e-5), f"with your strength {got:.3f} the walk starts from sigma {told[0]:.3f}, below the {sigma:.3f} asked for")
+            lower = sigmas[len(sigmas) - len(told)].item()
+            expect(lower < sigma*(1 - 1e-5), f"your strength {got:.3f} starts from sigma {told[0]:.3f}, but one step later, {lower:.3f} is still at least {sigma:.3f}: a smaller strength will do")
+
+# %% ../nbs/99_checks.ipynb #99-152
+@exercise("15.2")
+def _(latent_mask):
+    "A cell is redrawn if one of its pixels is, and stays exactly 0 if none is"
+    mask = torch.zeros(2, 1, 32, 48)
+    mask[0, 0, 11, 17] = 1.
+    mask[1, :, :, 24:] = 1.
+    got = latent_mask(mask.clone())
+    expect(tuple(got.shape) == (2, 1, 4, 6), f"a mask of 32x48 pixels has 4x6 cells, you gave {list(got.shape)}")
+    want = torch.zeros(2, 1, 4, 6)
+    want[0, 0, 1, 2] = 1.
+    want[1, :, :, 3:] = 1.
+    expect(got[0, 0, 1, 2] > 0, "one pixel of a cell is to be redrawn, yet your cell is kept: did you look at one pixel of each cell only?")
+    expect(torch.equal(got.float(), want), f"cells should be 0 or 1, and 1 only where some pixel is: the cell with a single marked pixel is {float(got[0, 0, 1, 2]):.3f}")
+
+# %% ../nbs/99_checks.ipynb #99-153
+@exercise("15.3")
+def _(edit_mask):
+    "The place where two denoisers differ, through noise"
+    g = torch.Generator().manual_seed(0)
+    z, where = torch.randn(3, 4, 8, 8, generator=g), torch.zeros(3, 1, 8, 8)
+    for i in range(3): where[i, 0, 1 + i:4 + i, 2:5 + i] = 1.
+    strong = torch.tensor([.2, 1., 5.]).view(-1, 1, 1, 1)
+    def old(x, sigma): return x/(1 + sigma**2)
+    def new(x, sigma): return x/(1 + sigma**2) + strong*(where*(1. + .1*x.mean(1, keepdim=True)) + .6*x.roll(1, 3)/(1 + sigma))
+    noises = [torch.randn(z.shape, generator=g) for _ in range(16)]
+    got = edit_mask(old, new, z, 2., noises)
+    expect(tuple(got.shape) == (3, 1, 8, 8), f"the mask should be [B,1,H,W] = [3,1,8,8], not {list(got.shape)}: average over the channels, keep the axis")
+    expect(set(got.unique().tolist()) <= {0., 1.}, "the mask should hold 0 and 1 only")
+    wrong = (got != where).flatten(1).float().sum(1).tolist()
+    expect(max(wrong) == 0, f"of 64 cells {[int(w) for w in wrong]} are wrong in the three pictures, whose edits differ in strength 0.2, 1 and 5: "
+           "is the difference averaged over all noises before it is cut, and divided by the largest value of its own picture?")
+
+# %% ../nbs/99_checks.ipynb #99-154
+@exercise("15.4")
+def _(step_up):
+    "One Euler step down undoes it, on data where that can be said exactly"
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(5, 3, generator=g, dtype=torch.float64)
+    def denoise(y, s): return (.3 + y/(1 + s**2)) + .2*torch.tanh(y)/(1 + s**2)
+    for s, s2 in ((.5, .6), (1., 1.4), (4., 5.)):
+        y = step_up(denoise, x, s, s2)
+        back = torch.lerp(denoise(y, s2), y, s/s2)
+        gap = (back - x).abs().max().item()
+        plain = torch.lerp(denoise(x, s), x, s2/s)
+        first = (torch.lerp(denoise(plain, s2), plain, s/s2) - x).abs().max().item()
+        expect((y - x).abs().max() > 1e-3, f"from noise {s} to {s2} nothing moved")
+        expect(gap < 1e-6, f"one Euler step down from your y at {s2} to {s} misses x by {gap:.1e} (the ordinary step up: {first:.1e}): take the denoiser's answer at y and s2, and start each round from x")
 
 # %% ../nbs/99_checks.ipynb #99-085
 @exercise("16.1")

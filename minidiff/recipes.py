@@ -55,10 +55,10 @@ def recipe_vae(folder, device, pool=200_000, size=128):
         x = scenes(2048, seed=0, train=False, device=device, captions=False).images.split(256)
         z = list(map(vae.encode, x))
         return dict(psnr_dB=torch.cat([psnr(vae.decode(a), b) for a, b in zip(z, x)]).mean().item(), latent_std=torch.cat(z).std().item())
-    return Recipe(model, loss, data, measure, size, 3.5, 1e-3, f"{pool:,} scenes")
+    return Recipe(model, loss, data, measure, size, 4., 1e-3, f"{pool:,} scenes")
 
 # %% ../nbs/16b_recipes.ipynb #c9
-def recipe_clip(folder, device, pool=400_000, size=1024):
+def recipe_clip(folder, device, pool=1_000_000, size=1024):
     "CLIP on scenes and captions in families that differ in one word, equal captions sharing the target; trains its tokenizer first"
     tokenizer = train_bpe(scenes(20_000, seed=0).captions, 400)
     tokenizer.save(Path(folder) / "tokenizer")
@@ -71,10 +71,10 @@ def recipe_clip(folder, device, pool=400_000, size=1024):
         image, text = net(from_bytes(pixels), words)
         return contrastive_loss(image, text, model.logit_scale, words)
     measure = lambda clip: dict(zero_shot_accuracy_80=zero_shot(clip, tokenizer, device))
-    return Recipe(model, loss, (images, ids), measure, size, 3., 1e-3, f"{pool:,} scenes in families of {FAMILY}, and their captions", FAMILY)
+    return Recipe(model, loss, (images, ids), measure, size, 5.5, 1e-3, f"{pool:,} scenes in families of {FAMILY}, and their captions", FAMILY)
 
 # %% ../nbs/16b_recipes.ipynb #c11
-def recipe_unet(folder, device, pool=400_000, size=512):
+def recipe_unet(folder, device, pool=1_000_000, size=512):
     "The noise predictor on latents, conditioned on the frozen text tower; 10% of the captions are blank"
     tokenizer, text, vae = load("tokenizer", folder), text_tower(load("clip", folder, device)), load("vae", folder, device)
     model = UNet(UNetConfig(channels=(64, 128), layers=2, depth=(1, 1), heads=(4, 4), ctx_dim=128, groups=16)).to(device)
@@ -89,7 +89,7 @@ def recipe_unet(folder, device, pool=400_000, size=512):
         words = torch.where(torch.rand(len(x), 1, device=x.device) < .1, blank, words)
         with torch.no_grad(): ctx = text(words).last.float()
         return denoise.loss(x, uniform_t(len(x), SD, device=x.device), torch.randn_like(x), ctx=ctx).mean()
-    return Recipe(model, loss, (z, ids), lambda unet: {}, size, 8., 1.5e-3, f"latents and captions of {pool:,} scenes, none with a held-out pair")
+    return Recipe(model, loss, (z, ids), lambda unet: {}, size, 8.5, 1.5e-3, f"latents and captions of {pool:,} scenes, none with a held-out pair")
 
 # %% ../nbs/16b_recipes.ipynb #c13
 def recipe_judge(folder, device, pool=300_000, size=256):
@@ -103,7 +103,7 @@ def recipe_judge(folder, device, pool=300_000, size=256):
         test = scenes(5000, seed=5, train=False, device=device, captions=False)
         right = [agree(judge.predict(x), a.to(device), s.to(device)) for x, a, s in zip(*(t.split(500) for t in (test.images, test.attrs, test.said)))]
         return dict(all_attributes_right=torch.cat(right).float().mean().item())
-    return Recipe(model, lambda b: judge_loss(net, from_bytes(b[0]), b[1], b[2]), data, measure, size, 1.2, 2e-3, f"{pool:,} scenes of another seed")
+    return Recipe(model, lambda b: judge_loss(net, from_bytes(b[0]), b[1], b[2]), data, measure, size, 1.5, 2e-3, f"{pool:,} scenes of another seed")
 
 # %% ../nbs/16b_recipes.ipynb #c14
 def recipe_classifier(folder, device, pool=None, size=256):
@@ -188,7 +188,7 @@ def card(name, recipe, trainer, sizes, seconds, numbers):
     options = dict(device="cuda") if gpu else {}
     options |= dict(steps=trainer.steps) if trainer.steps else dict(minutes=f"{trainer.minutes:g}")
     options |= sizes | (dict(seed=trainer.seed) if trainer.seed else {})
-    facts = {"data": recipe.data, "command": f"minidiff train {name}" + "".join(f" --{k} {v}" for k, v in options.items()),
+    facts = {"data": recipe.data, "command": f"torchrun --nproc-per-node={trainer.world} --no-python " * (trainer.world > 1) + f"minidiff train {name}" + "".join(f" --{k} {v}" for k, v in options.items()),
              "hardware": torch.cuda.get_device_name(device) if gpu else f"{torch.get_num_threads()} CPU threads", "seconds": round(seconds), "steps": trainer.step,
              "examples a step": recipe.size * trainer.world, "seed": trainer.seed, "parameters": f"{sum(p.numel() for p in recipe.model.parameters()):,}"}
     facts |= {k.replace("_", " "): round(v, 4) for k, v in numbers.items()}

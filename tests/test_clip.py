@@ -101,7 +101,7 @@ def test_course_sizes_and_dtypes():
     torch.manual_seed(0)
     clip, ids, x = CLIP(TEXT, IMAGE), some_ids(TEXT, 4), torch.randn(4, 3, 64, 64)
     assert 0.8e6 < sum(p.numel() for p in TextEncoder(TEXT).parameters()) < 0.95e6
-    assert 0.8e6 < sum(p.numel() for p in ImageEncoder(IMAGE).parameters()) < 0.95e6
+    assert 0.6e6 < sum(p.numel() for p in ImageEncoder(IMAGE).parameters()) < 0.7e6
     full = clip.encode_text(ids), clip.encode_image(x)
     with torch.autocast("cpu", torch.bfloat16): half = clip.encode_text(ids), clip.encode_image(x)
     for a, b in zip(full, half):

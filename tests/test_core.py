@@ -4,7 +4,7 @@ import subprocess, sys
 import pytest, torch
 from PIL import Image
 
-from minidiff.core import Pictures, corr, show_images, to_pil, to_tensor
+from minidiff.core import film, Pictures, corr, show_images, to_pil, to_tensor
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -56,6 +56,20 @@ def test_png_text(tmp_path):
     Pictures([to_pil(torch.zeros(1, 4, 4))] * 3, titles="abc").save(tmp_path / "three.png")
     assert Image.open(tmp_path / "three.png").width > 12
     assert one._repr_png_().startswith(b"\x89PNG")
+
+
+def test_film_has_every_stop_and_a_slider_only_where_a_person_sits(monkeypatch):
+    import ipywidgets
+    sliders = []
+    monkeypatch.setattr(ipywidgets, "interact", lambda f, **knobs: sliders.append((f, knobs["value"])))
+    for name in ("JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG"): monkeypatch.delenv(name, raising=False)
+    frame = lambda v: torch.full((1, 8, 8), float(v))
+    still = film(frame, [0, .5, 1], "k")
+    assert still.size[0] == 3 * 20 + 4 and not sliders
+    monkeypatch.setenv("JPY_SESSION_NAME", "chapter.ipynb")
+    assert film(frame, [0, .5, 1], "k").tobytes() == still.tobytes() and len(sliders) == 1
+    draw, slider = sliders[0]
+    assert [v for _, v in slider.options] == [0, .5, 1] and draw(1).size == (40, 40)
 
 
 def test_corr():

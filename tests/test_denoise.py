@@ -1,10 +1,10 @@
 "One loss in four targets, Tweedie's formula, the ideal denoiser, half precision and hostile input"
 import pytest, torch
 from torch import nn
-from minidiff.denoise import eps, v, flow, edm, expand, log_time, Denoiser, score, ideal_denoiser
+from minidiff.denoise import clean, eps, v, flow, edm, expand, log_time, Denoiser, score, ideal_denoiser
 
 F64 = torch.float64
-PARAMS = [eps, v, flow, edm]
+PARAMS = [eps, clean, v, flow, edm]
 
 
 class Affine(nn.Module):
@@ -25,7 +25,7 @@ def test_input_is_scaled_and_target_as_named(param):
     c_skip, c_out, c_in = param(s)
     assert c_skip.shape == c_out.shape == c_in.shape == s.shape
     target = (x0 - c_skip*(x0 + s*noise))/c_out
-    named = dict(eps=noise, v=(noise - s*x0)/(1 + s**2).sqrt(), flow=noise - x0)
+    named = dict(eps=noise, clean=x0, v=(noise - s*x0)/(1 + s**2).sqrt(), flow=noise - x0)
     if param is edm:
         named["edm"] = (s*x0 - .25*noise/1)/(.5*(s**2 + .25).sqrt())
     assert (target - named[param.__name__]).abs().max() < 1e-8

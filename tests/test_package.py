@@ -35,7 +35,7 @@ def test_version():
 def test_shipped_weights_are_light_and_carded():
     from minidiff.pipeline import BUILD, SHIPPED, weights_file
     files = [weights_file(name) for name in BUILD]
-    assert sum(f.stat().st_size for f in files) <= 24 * 2**20
+    assert sum(f.stat().st_size for f in files) <= 24_000_000
     for f in files: assert len(f.with_suffix(".md").read_text(encoding="utf-8")) > 200
 
 

@@ -44,7 +44,7 @@ def test_minutes_end_on_time():
     trainer = Trainer(model, minutes=.01, warmup=3)
     losses = list(train(trainer, lambda x: model(x).square().mean(), lambda n: torch.randn(8, 4)))
     assert len(losses) > 20 and trainer.done == 1 and trainer.opt.param_groups[0]["lr"] < 1e-3
-    for wrong in (dict(), dict(steps=3, minutes=1.), dict(minutes=1., world=2)):
+    for wrong in (dict(), dict(steps=3, minutes=1.)):
         with pytest.raises(ValueError, match="minutes"): Trainer(model, **wrong)
 
 
@@ -88,24 +88,36 @@ from minidiff.weights import save_tensors
 device, rank, world = start_process("cpu")
 torch.manual_seed(0)
 model = torch.nn.Linear(4, 1)
-trainer = Trainer(model, 30, warmup=3, rank=rank, world=world)
+trainer = Trainer(model, LENGTH, warmup=3, rank=rank, world=world)
+trainer.begun -= 9 * rank  # seconds apart
 data = lambda n: torch.randn(8, 4, generator=torch.Generator().manual_seed(n))
 for _ in train(trainer, lambda x: (model(x) - x.sum(1, keepdim=True)).square().mean(), data): pass
-if rank == 0: save_tensors("two.safetensors", model.state_dict())
+save_tensors(f"{rank}.safetensors", dict(model.state_dict(), step=torch.tensor(trainer.step)))
 """
 
 
-def test_two_processes_equal_one_with_both_batches(tmp_path):
-    (tmp_path / "two.py").write_text(TWO)
+def on_two_processes(folder, script):
+    (folder / "two.py").write_text(script)
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}", "--master-addr=127.0.0.1", "two.py"],
-                   cwd=tmp_path, check=True, timeout=200, capture_output=True)
+                   cwd=folder, check=True, timeout=200, capture_output=True)
+
+
+def test_two_processes_stop_together(tmp_path):
+    "A run of a given time: process 0's clock counts for both"
+    on_two_processes(tmp_path, TWO.replace("LENGTH", "minutes=.1"))
+    a, b = (load_tensors(tmp_path / f"{rank}.safetensors")[0] for rank in (0, 1))
+    assert a["step"] > 20 and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_two_processes_equal_one_with_both_batches(tmp_path):
+    on_two_processes(tmp_path, TWO.replace("LENGTH", "30"))
     torch.manual_seed(0)
     model = torch.nn.Linear(4, 1)
     trainer = Trainer(model, 30, warmup=3)
     draw = lambda n: torch.randn(8, 4, generator=torch.Generator().manual_seed(n))
     for _ in train(trainer, lambda x: (model(x) - x.sum(1, keepdim=True)).square().mean(), lambda n: torch.cat([draw(2 * n), draw(2 * n + 1)])): pass
-    two = load_tensors(tmp_path / "two.safetensors")[0]
+    two = load_tensors(tmp_path / "0.safetensors")[0]
     for k, w in model.state_dict().items(): torch.testing.assert_close(two[k], w, rtol=1e-5, atol=1e-6)

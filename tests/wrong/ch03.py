@@ -2,8 +2,8 @@
 WRONG = {
     "03.1": [
         "def first_loss(name, sigma, d):\n    return 1.",
-        "def first_loss(name, sigma, d):\n    return {'eps': 1., 'v': (1 + sigma*d)/(1 + sigma), 'flow': 1 + d**2, 'edm': 1.}[name]",
-        "def first_loss(name, sigma, d):\n    return {'eps': sigma**2, 'v': 1., 'flow': 1 + d**2, 'edm': d**2}[name]",
+        "def first_loss(name, sigma, d):\n    return {'eps': 1., 'clean': d**2, 'v': (1 + sigma*d)/(1 + sigma), 'flow': 1 + d**2, 'edm': 1.}[name]",
+        "def first_loss(name, sigma, d):\n    return {'eps': sigma**2, 'clean': d**2, 'v': 1., 'flow': 1 + d**2, 'edm': d**2}[name]",
     ],
     "03.2": [
         "def convert(output, x, sigma, source, to):\n    return output*source(sigma)[1]/to(sigma)[1]",

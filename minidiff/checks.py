@@ -1177,3 +1177,39 @@ def _(predicts_noise):
     for name, denoise, sigma, want, tol in tries:
         got = float(predicts_noise(denoise, sigma, shape))
         expect(abs(got - want) < tol, f"for {name} the correlation is about {want:.2f}, you gave {got:.2f}: x should be sigma*noise, and the noise that it thinks is there (x - denoised)/sigma")
+
+# %% ../nbs/99_checks.ipynb #99-181
+@exercise("18.1")
+def _(told_numbers):
+    "Order, defaults, and the refiner's five"
+    cases = [(("base", (768, 1024)), {}, [768, 1024, 0, 0, 768, 1024]), (("base", (1024, 1024)), dict(original=(300, 200), crop=(17, 5)), [300, 200, 17, 5, 1024, 1024]),
+             (("refiner", (768, 1024)), {}, [768, 1024, 0, 0, 6]), (("refiner", (768, 1024)), dict(crop=(3, 4), score=2.5), [768, 1024, 3, 4, 2.5])]
+    for args, knobs, want in cases:
+        got = [float(a) for a in told_numbers(*args, **knobs)]
+        expect(got == want, f"{args[0]} of {args[1]} with {knobs or 'defaults'} is told {want}, you gave {got}: height before width, top before left, original before target")
+
+# %% ../nbs/99_checks.ipynb #99-182
+@exercise("18.2")
+def _(first_refined):
+    "Against our own walk, for several schedules"
+    from minidiff.noise import sigma_to_t
+    from minidiff.walk import schedule, steps_of_span
+    for n, spacing, at in ((20, "trailing", .8), (25, "trailing", .8), (10, "leading", .5), (30, "karras", .8), (20, "trailing", .7)):
+        sigmas = schedule(n, spacing)
+        ts = [round(t, 2) for t in sigma_to_t(sigmas[:-1].double()).tolist()]
+        want, got = steps_of_span(sigmas, (at, 1.))[0], first_refined(ts, at)
+        expect(got == want, f"with {n} {spacing} steps and at = {at} the refiner begins at index {want}, you said {got}: it is the training step that decides, not the share of the steps")
+
+# %% ../nbs/99_checks.ipynb #99-183
+@exercise("18.3")
+def _(bucket):
+    "Squares, panoramas, and a shape of its own"
+    for (h, w), want in {(1024, 1024): (1024, 1024), (300, 300): (1024, 1024), (500, 1000): (704, 1408), (1000, 500): (1408, 704), (1024, 768): (1152, 864)}.items():
+        got = tuple(bucket(h, w))
+        expect(all(s % 64 == 0 for s in got), f"both sides should be multiples of 64: {got}")
+        expect(got[0]*got[1] <= 1024**2, f"{got} has {got[0]*got[1]} pixels, more than {1024**2}")
+        ratio, best = math.log(h/w), min(abs(math.log(a/b) - math.log(h/w)) for a in range(64, 2049, 64) for b in range(64, 1024**2//a + 1, 64))
+        expect(abs(math.log(got[0]/got[1]) - ratio) < best + 1e-6, f"for {h}x{w} your {got} misses the ratio by {abs(math.log(got[0]/got[1]) - ratio):.3f} in the logarithm; {best:.3f} is possible")
+        if best < 1e-6:
+            k = max(a*b for a in range(64, 2049, 64) for b in range(64, 1024**2//a + 1, 64) if abs(math.log(a/b) - ratio) < 1e-6)
+            expect(got[0]*got[1] == k, f"for {h}x{w} {got} has the right ratio, but a larger shape has it too: {k} pixels")

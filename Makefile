@@ -5,7 +5,7 @@ JOBS ?= 2
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: demo test lab
+.PHONY: demo test lab bench
 
 demo: .venv/.ready
 	$(BIN)/minidiff sample "a thick red three" "two white zeros" "a green five on a navy background" "a small yellow one and a large magenta eight" --n 2 -o out.png
@@ -16,9 +16,18 @@ test: .venv/.ready
 lab: .venv/.ready
 	$(BIN)/jupyter lab --allow-root nbs/00_tour.ipynb
 
+bench: .bench-venv/.ready
+	.bench-venv/bin/python -m bench $(PARTS)
+
 .venv/.ready: settings.ini setup.py pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'minidiff needs Python 3.10 or later: make PYTHON=python3.12 ...')"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -e '.[dev]'
+	touch $@
+
+.bench-venv/.ready: settings.ini setup.py pyproject.toml bench/requirements.txt
+	$(PYTHON) -m venv .bench-venv
+	.bench-venv/bin/pip install --quiet --upgrade pip
+	.bench-venv/bin/pip install --quiet -e . -r bench/requirements.txt
 	touch $@

@@ -54,6 +54,21 @@ class FakeModel:
 
     def decode(self, z): return z[:, :3].repeat_interleave(8, 2).repeat_interleave(8, 3) / 10
 
+# %% ../nbs/99_checks.ipynb #99-200
+@exercise("00.1")
+def _(overlap):
+    "Intersection over union of the lit pixels, whatever their colour"
+    def square(x, y, side, colour):
+        p = -torch.ones(3, 64, 64)
+        p[:, y:y + side, x:x + side] = torch.tensor(colour)[:, None, None]
+        return p
+    red, blue = (1., -1., -1.), (-.6, -.4, 1.)
+    for a, b, want in ((square(5, 5, 20, red), square(5, 5, 20, blue), 1.), (square(5, 5, 20, red), square(15, 5, 20, red), 1 / 3),
+                       (square(0, 0, 10, red), square(0, 0, 20, blue), .25), (square(0, 0, 9, red), square(40, 40, 9, red), 0.)):
+        got, turned = float(overlap(a, b)), float(overlap(b, a))
+        expect(abs(got - turned) < 1e-6, f"overlap(a, b) is {got:.2f} but overlap(b, a) is {turned:.2f}: divide by the pixels lit in either")
+        expect(abs(got - want) < 1e-5, f"two squares that share {want:.0%} of what they cover together gave {got:.2f}: are dark pixels counted, or red ones (mean below 0) missed?")
+
 # %% ../nbs/99_checks.ipynb #99-009
 @exercise("00.2")
 def _(same_start):

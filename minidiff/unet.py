@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SD15', 'SD21', 'SDXL', 'SDXL_REFINER', 'GEGLU', 'TransformerBlock', 'pointwise', 'SpatialTransformer', 'UNetConfig',
-           'plan', 'UNet']
+           'plan', 'make_level', 'check_inputs', 'UNet']
 
 # %% ../nbs/06_unet.ipynb #06-002
 from collections import OrderedDict
@@ -130,6 +130,38 @@ def plan(
         width = out
     return down, up
 
+# %% ../nbs/06_unet.ipynb #06-021a
+def make_level(
+    config,           # a UNetConfig
+    i,                # number of the level; -1 for the middle
+    ins,              # channels that enter each residual block
+    depth,            # transformer blocks behind a residual block; 0: none
+    attentions=None,  # how many of the residual blocks have some; None: all
+    down=False,       # ends in a downsampler
+    up=False,         # ends in an upsampler
+):
+    "Level `i` of a UNet: a residual block for each of `ins`, attention behind each or behind the first few, a change of size"
+    c, out = config, config.channels[i]
+    count = (attentions or len(ins)) if depth else 0
+    resnets = [ResBlock(n, out, 4 * c.channels[0], c.groups) for n in ins]
+    looks = [SpatialTransformer(out, c.heads[i], depth, c.ctx_dim, c.linear_proj, c.groups) for _ in range(count)]
+    return Level(resnets, looks, Downsample(out) if down else None, Upsample(out) if up else None)
+
+# %% ../nbs/06_unet.ipynb #06-021b
+def check_inputs(
+    config,  # a UNetConfig
+    x,       # [B,C,H,W]
+    t,       # [B]
+    ctx,     # [B,M,D] or None
+    vec,     # [B,V] or None
+):
+    "ValueError unless a UNet of this config can take these inputs"
+    c, batch = config, len(x)
+    check_shape("x", x, (None, c.in_channels, None, None))
+    check_shape("t", t, (batch,))
+    check_shape("ctx", ctx, c.ctx_dim and (batch, None, c.ctx_dim))
+    check_shape("vec", vec, c.vec_dim and (batch, c.vec_dim))
+
 # %% ../nbs/06_unet.ipynb #06-022
 class UNet(nn.Module):
     "net(x [B,C,H,W], t [B], ctx [B,M,D], vec [B,V]) -> [B,C_out,H,W]; diffusers' UNet2DConditionModel, name for name"
@@ -140,21 +172,11 @@ class UNet(nn.Module):
         self.conv_in = nn.Conv2d(c.in_channels, first, 3, padding=1)
         self.time_embedding = TimeEmbedding(first, 4 * first)
         if c.vec_dim: self.add_embedding = TimeEmbedding(c.vec_dim, 4 * first)
-        levels = [self.level(i, ins, c.depth[i], down=i < n - 1) for i, ins in enumerate(down)]
-        self.down_blocks = nn.ModuleList(levels)
-        self.mid_block = self.level(-1, [c.channels[-1]] * 2, c.mid, attentions=1)
-        levels = [self.level(i, ins, c.depth[i], up=i > 0) for i, ins in zip(reversed(range(n)), up)]
-        self.up_blocks = nn.ModuleList(levels)
+        self.down_blocks = nn.ModuleList(make_level(c, i, ins, c.depth[i], down=i < n - 1) for i, ins in enumerate(down))
+        self.mid_block = make_level(c, -1, [c.channels[-1]] * 2, c.mid, attentions=1)
+        self.up_blocks = nn.ModuleList(make_level(c, i, ins, c.depth[i], up=i > 0) for i, ins in zip(reversed(range(n)), up))
         self.conv_norm_out = nn.GroupNorm(c.groups, first)
         self.conv_out = nn.Conv2d(first, c.out_channels, 3, padding=1)
-
-    def level(self, i, ins, depth, attentions=None, down=False, up=False):
-        "Level `i`: a residual block for each of `ins` channels, attention behind each or behind the first few"
-        c, out = self.config, self.config.channels[i]
-        count = (attentions or len(ins)) if depth else 0
-        resnets = [ResBlock(n, out, 4 * c.channels[0], c.groups) for n in ins]
-        looks = [SpatialTransformer(out, c.heads[i], depth, c.ctx_dim, c.linear_proj, c.groups) for _ in range(count)]
-        return Level(resnets, looks, Downsample(out) if down else None, Upsample(out) if up else None)
 
     def descend(self, x, emb, ctx):
         "The way down: the coarsest features, and every map on the way for the skip connections"
@@ -177,12 +199,8 @@ class UNet(nn.Module):
         return x
 
     def forward(self, x, t, ctx=None, vec=None):
-        c, batch = self.config, len(x)
-        check_shape("x", x, (None, c.in_channels, None, None))
-        check_shape("t", t, (batch,))
-        check_shape("ctx", ctx, c.ctx_dim and (batch, None, c.ctx_dim))
-        check_shape("vec", vec, c.vec_dim and (batch, c.vec_dim))
-        emb = self.time_embedding(time_features(t, c.channels[0]).to(x.dtype))
+        check_inputs(self.config, x, t, ctx, vec)
+        emb = self.time_embedding(time_features(t, self.config.channels[0]).to(x.dtype))
         if vec is not None: emb = emb + self.add_embedding(vec)
         emb = F.silu(emb)  # once, for all residual blocks
         x, skips = self.descend(self.conv_in(x), emb, ctx)

@@ -1,0 +1,236 @@
+"""Part 3. How good after a fixed budget: FID of what each contender draws after training on MNIST for SECONDS of CPU time on each of its threads.
+
+`python -m bench.quality` runs all; `python -m bench.quality --who minidiff --seconds 180 --seed 1` one. Each run adds a line to results/quality.csv.
+The budget counts the CPU time of the whole process from the first training step to the last (time.process_time() / threads), so that other work on the
+machine does not matter. Sampling is not counted, but its evaluations are told. One judge for all: the features of minidiff's digit classifier."""
+import itertools, math, time
+from types import SimpleNamespace
+from bench.tools import THREADS, options, report
+import torch
+import torch.nn.functional as F
+from minidiff import load
+from minidiff.core import show_images
+from minidiff.data import mnist
+from minidiff.denoise import Denoiser, flow
+from minidiff.layers import Downsample, ResBlock, TimeEmbedding, Upsample, time_features, zero_init
+from minidiff.metrics import fid
+from minidiff.noise import karras, logit_normal_flow
+from minidiff.sample import dpmpp_2m, heun, last
+from minidiff.train import EMA, Trainer
+from minidiff.unet import UNet, UNetConfig
+
+
+class ByBudget(Trainer):
+    "The course's trainer, told from outside how much of its budget is spent"
+    done = 0.
+
+
+class Patched(torch.nn.Module):
+    "A network on pictures, seen as 2x2 pixels in each of fewer places: [B,1,28,28] <-> [B,4,14,14]"
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x, t): return F.pixel_shuffle(self.net(F.pixel_unshuffle(x, 2), t), 2)
+
+
+def trained(net, size, lr, warmup, decay, sampler, steps, mean=0., sigma_max=80.):
+    "A network trained as in chapter 7: velocity target, logit-normal times, AdamW with warm-up and linear decay, averaged weights"
+    denoise = Denoiser(net, flow)
+    trainer = ByBudget(denoise, steps=1, lr=lr, warmup=warmup, decay=decay)
+
+    def step(x, done):
+        trainer.done = done
+        trainer.update(denoise.loss(x, logit_normal_flow(len(x), mean), torch.randn_like(x)).mean())
+
+    def draw(n): return last(sampler(trainer.ema.model, sigma_max * torch.randn(n, 1, 28, 28), karras(steps, .02, sigma_max)))
+    calls = 2 * steps - 1 if sampler is heun else steps
+    return SimpleNamespace(model=net, size=size, step=step, draw=draw, sampler=f"{sampler.__name__} {steps}", evaluations=calls)
+
+
+def ours(channels=(32, 64), patch=True, size=32, lr=3e-3, warmup=50, decay=.99, sampler=dpmpp_2m, steps=20, **kwargs):
+    "minidiff's UNet, sized for minutes: pictures as 14x14 places of 2x2 pixels, small batches, a high rate"
+    side = 4 if patch else 1
+    net = zero_init(UNet(UNetConfig(in_channels=side, out_channels=side, channels=channels, layers=1, depth=0, mid_depth=0, ctx_dim=None, groups=8)))
+    net = (Patched(net) if patch else net).to(memory_format=torch.channels_last)
+    return trained(net, size, lr, warmup, decay, sampler, steps, **kwargs)
+
+
+class Plain(torch.nn.Module):
+    "A small UNet of 32, 64 and 96 channels, one residual block a level each way: the size that a budget of minutes asks for, without other tricks"
+    def __init__(self, channels=(32, 64, 96)):
+        super().__init__()
+        a, b, c = channels
+        self.time = TimeEmbedding(a, 128)
+        self.conv_in, self.conv_out = torch.nn.Conv2d(1, a, 3, padding=1), torch.nn.Conv2d(a, 1, 3, padding=1)
+        block = lambda i, o: ResBlock(i, o, 128, groups=8)
+        self.down = torch.nn.ModuleList([block(a, a), block(a, b), block(b, c)])
+        self.up = torch.nn.ModuleList([block(2 * c, c), block(c + b, b), block(b + a, a)])
+        self.smaller = torch.nn.ModuleList([Downsample(a), Downsample(b), torch.nn.Identity()])
+        self.larger = torch.nn.ModuleList([torch.nn.Identity(), Upsample(c), Upsample(b)])
+
+    def forward(self, x, t):
+        x, emb, skips = self.conv_in(x), F.silu(self.time(time_features(t, 32))), []
+        for block, smaller in zip(self.down, self.smaller):
+            x = block(x, emb)
+            skips.append(x)
+            x = smaller(x)
+        for block, larger in zip(self.up, self.larger): x = block(torch.cat([larger(x), skips.pop()], 1), emb)
+        return self.conv_out(x)
+
+
+def plain():
+    return trained(zero_init(Plain()), size=128, lr=2e-3, warmup=50, decay=.99, sampler=heun, steps=20)
+
+
+class Toy(torch.nn.Module):
+    "A UNet without time, normalisation or residuals, whose skips are added: what the Hugging Face course begins with"
+    def __init__(self):
+        super().__init__()
+        conv = lambda i, o: torch.nn.Conv2d(i, o, 5, padding=2)
+        self.down = torch.nn.ModuleList([conv(1, 32), conv(32, 64), conv(64, 64)])
+        self.up = torch.nn.ModuleList([conv(64, 64), conv(64, 32), conv(32, 1)])
+
+    def forward(self, x):
+        skips = []
+        for i, layer in enumerate(self.down):
+            x = F.silu(layer(x))
+            if i < 2:
+                skips.append(x)
+                x = F.max_pool2d(x, 2)
+        for i, layer in enumerate(self.up):
+            if i: x = F.interpolate(x, scale_factor=2) + skips.pop()
+            x = F.silu(layer(x)) if i < 2 else layer(x)
+        return x
+
+
+def decayed(opt, lr, n, done, warmup=50):
+    "Warm-up, then half a cosine to 0 by the share of the budget: kinder to a peer than a constant rate"
+    for group in opt.param_groups: group["lr"] = lr * min((n + 1) / warmup, .5 * (1 + math.cos(math.pi * done)))
+
+
+def toy(steps=40):
+    "Pictures in [0,1], noise mixed in by a uniform share, the target is the clean picture; drawn by moving 1/(steps left) of the way"
+    net, count = Toy(), itertools.count()
+    opt = torch.optim.Adam(net.parameters(), 1e-3)
+
+    def step(x, done):
+        decayed(opt, 1e-3, next(count), done)
+        x = (x + 1) / 2
+        amount = torch.rand(len(x), 1, 1, 1)
+        descend(opt, F.mse_loss(net(torch.lerp(x, torch.rand_like(x), amount)), x))
+
+    @torch.no_grad()
+    def draw(n):
+        x = torch.rand(n, 1, 28, 28)
+        for i in range(steps): x = torch.lerp(x, net(x), 1 / (steps - i))
+        return 2 * x - 1
+    return SimpleNamespace(model=net, size=128, step=step, draw=draw, sampler=f"its mix {steps}", evaluations=steps)
+
+
+def descend(opt, loss):
+    opt.zero_grad()
+    loss.backward()
+    opt.step()
+
+
+def diffusers(layers, target, attention=2, lr=1e-3):
+    "UNet2DModel of the Hugging Face course, or cut to the budget (one layer, attention at the coarsest level only); DDPM's training, squared cosine; DPM++(2M)"
+    from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
+    from diffusers.training_utils import EMAModel
+    plain, attn = 3 - attention, attention
+    net = UNet2DModel(sample_size=28, in_channels=1, out_channels=1, layers_per_block=layers, block_out_channels=(32, 64, 64),
+                      down_block_types=["DownBlock2D"] * plain + ["AttnDownBlock2D"] * attn, up_block_types=["AttnUpBlock2D"] * attn + ["UpBlock2D"] * plain)
+    noising = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2", prediction_type=target)
+    opt, ema, count = torch.optim.AdamW(net.parameters(), lr), EMAModel(net.parameters(), use_ema_warmup=True, power=.75), itertools.count()
+
+    def step(x, done):
+        decayed(opt, lr, next(count), done)
+        noise, t = torch.randn_like(x), torch.randint(1000, (len(x),))
+        want = noise if target == "epsilon" else noising.get_velocity(x, noise, t)
+        descend(opt, F.mse_loss(net(noising.add_noise(x, noise, t), t).sample, want))
+        ema.step(net.parameters())
+
+    @torch.no_grad()
+    def draw(n, steps=20):
+        ema.store(net.parameters())
+        ema.copy_to(net.parameters())
+        scheduler = DPMSolverMultistepScheduler.from_config(noising.config, thresholding=target == "epsilon", sample_max_value=1.)
+        scheduler.set_timesteps(steps)
+        x = torch.randn(n, 1, 28, 28)
+        for t in scheduler.timesteps: x = scheduler.step(net(x, t).sample, t, x).prev_sample
+        ema.restore(net.parameters())
+        return x
+    return SimpleNamespace(model=net, size=128, step=step, draw=draw, sampler="DPM++(2M) 20", evaluations=20)
+
+
+def lucidrains(lr=1e-3):
+    "denoising-diffusion-pytorch: v target, sigmoid schedule, its EMA; DDIM in 50 steps"
+    from denoising_diffusion_pytorch import GaussianDiffusion, Unet
+    from ema_pytorch import EMA
+    diffusion = GaussianDiffusion(Unet(dim=32, dim_mults=(1, 2, 4), channels=1, flash_attn=False), image_size=28, timesteps=1000, sampling_timesteps=50, objective="pred_v")
+    opt, ema, count = torch.optim.Adam(diffusion.parameters(), lr, betas=(.9, .99)), EMA(diffusion, beta=.995, update_every=10), itertools.count()
+
+    def step(x, done):
+        decayed(opt, lr, next(count), done)
+        descend(opt, diffusion((x + 1) / 2))
+        ema.update()
+
+    def draw(n): return 2 * ema.ema_model.sample(n).clone() - 1
+    return SimpleNamespace(model=diffusion.model, size=128, step=step, draw=draw, sampler="DDIM 50", evaluations=50)
+
+
+def smalldiffusion(ch, lr=7e-4):
+    "smalldiffusion's example for 28x28 (64 channels), or cut to the budget (32); its accelerated sampler, gam 1.6, 20 steps"
+    from smalldiffusion import ScheduleLogLinear, Scaled, Unet, samples
+    net, schedule = Scaled(Unet)(28, 1, 1, ch=ch, ch_mult=(1, 1, 2), attn_resolutions=(14,)), ScheduleLogLinear(N=800, sigma_min=.01, sigma_max=20)
+    opt, ema, count = torch.optim.AdamW(net.parameters(), lr), EMA(net, .999), itertools.count()
+
+    def step(x, done):
+        decayed(opt, lr, next(count), done)
+        sigma, noise = schedule.sample_batch(x).view(-1, 1, 1, 1), torch.randn_like(x)
+        descend(opt, net.get_loss(x, sigma, noise))
+        ema.update(net)
+
+    def draw(n): return last(samples(ema.model, schedule.sample_sigmas(20), gam=1.6, batchsize=n))
+    return SimpleNamespace(model=net, size=128, step=step, draw=draw, sampler="accelerated 20", evaluations=20)
+
+
+WHO = {
+    "minidiff": ours,
+    "minidiff, shipped size": lambda: ours(channels=(24, 48, 64), patch=False, size=64),
+    "plain 32-64-96": plain,
+    "toy UNet, x0": toy,
+    "diffusers cut, v": lambda: diffusers(1, "v_prediction", attention=1),
+    "diffusers cut, eps": lambda: diffusers(1, "epsilon", attention=1),
+    "diffusers course, eps": lambda: diffusers(2, "epsilon"),
+    "denoising-diffusion-pytorch, v": lucidrains,
+    "smalldiffusion cut": lambda: smalldiffusion(32),
+    "smalldiffusion example": lambda: smalldiffusion(64)}
+
+
+def run(who, seconds, seed, n, pictures=None):
+    "Train, draw, judge: one row of the table"
+    torch.manual_seed(seed)
+    images, test = mnist().images, mnist(False).images
+    contender, rng, steps = WHO[who](), torch.Generator().manual_seed(seed), 0
+    began, wall = time.process_time(), time.perf_counter()
+    while (spent := (time.process_time() - began) / THREADS) < seconds:
+        contender.step(images[torch.randint(len(images), (contender.size,), generator=rng)], spent / seconds)
+        steps += 1
+    wall = time.perf_counter() - wall
+    torch.manual_seed(seed)
+    drawn = torch.cat([contender.draw(250) for _ in range(0, n, 250)])
+    eyes = load("classifier")
+    with torch.no_grad(): real, made, floor = (torch.cat([eyes.features(part) for part in x.split(500)]) for x in (images, drawn, test[:n]))
+    if pictures: show_images(drawn[:32], cols=16).save(pictures)
+    return {"who": who, "seconds": seconds, "threads": THREADS, "seed": seed, "parameters": sum(p.numel() for p in contender.model.parameters()), "steps": steps,
+            "images/s": steps * contender.size / spent, "wall s": wall, "sampler": contender.sampler, "evaluations": contender.evaluations, "n": n, "FID": fid(real, made), "floor": fid(real, floor)}
+
+
+def main():
+    args = options(__doc__, who=list(WHO), seconds=[180, 600], seed=[0, 1, 2], n=2000, pictures="")
+    for seconds, seed, who in itertools.product(args.seconds, args.seed, args.who): report("quality", [run(who, seconds, seed, args.n, args.pictures)], add=True)
+
+
+if __name__ == "__main__": main()

@@ -1143,3 +1143,88 @@ def _(variations):
     other = variations(model, "a green two", 6, 4, 3, **knobs)
     now = variations(model, "a green two", 5, 4, 3, **knobs)
     expect((now - want).square().mean() < (now - other.mean(0)).square().mean(), "variations of a seed should stay nearer to that seed's picture than to another's")
+
+# %% ../nbs/99_checks.ipynb #99-171
+@exercise("17.1")
+def _(head_widths):
+    "SD 1.5, SD 2.1, and a config that names its heads"
+    cases = [(dict(block_out_channels=[320, 640, 1280, 1280], attention_head_dim=8), [40, 80, 160, 160]),
+             (dict(block_out_channels=[320, 640, 1280, 1280], attention_head_dim=[5, 10, 20, 20], num_attention_heads=None), [64]*4),
+             (dict(block_out_channels=[64, 128], attention_head_dim=8, num_attention_heads=4), [16, 32])]
+    for told, want in cases:
+        got = list(head_widths(dict(told)))
+        expect(got == want, f"for {told} the heads are {want} wide, you said {got}: attention_head_dim is the number of heads, and num_attention_heads goes before it if it is not null")
+
+# %% ../nbs/99_checks.ipynb #99-172
+@exercise("17.2")
+def _(steps_run):
+    "The three rules, and our own walk"
+    from minidiff.walk import first_step
+    golden = {(20, .75): (15, 16, 20), (20, .5): (10, 11, 20), (20, 1.): (20, 20, 20), (30, .33): (9, 10, 30)}
+    for (n, strength), wants in golden.items():
+        for who, want in zip(("diffusers", "a1111", "comfyui"), wants):
+            got = steps_run(n, strength, who)
+            expect(got == want, f"{who} walks {want} steps for n = {n}, strength {strength:g}; you said {got}")
+    expect(all(steps_run(n, s, "diffusers") == n - first_step(n, s) for n in (7, 20, 50) for s in (.3, .55, .9)), "diffusers' rule should agree with minidiff's first_step everywhere: int(n*strength), rounded down")
+
+# %% ../nbs/99_checks.ipynb #99-173
+@exercise("17.3")
+def _(mix_noise):
+    "Ends, variance between, and a path without jumps"
+    a, b = torch.randn(2, 4, 4, 64, 64, generator=torch.Generator().manual_seed(0))
+    for t, want, name in ((0., a, "a"), (1., b, "b")):
+        expect((mix_noise(a, b, t) - want).abs().max() < 1e-5, f"at t = {t:g} the mix should be {name} itself")
+    for t in (.1, .3, .5, .8):
+        std = mix_noise(a, b, t).std().item()
+        expect(abs(std - 1) < .02, f"at t = {t:g} your mix has standard deviation {std:.3f} instead of 1: the weights' squares should sum to 1")
+    near = (mix_noise(a, b, .5) - mix_noise(a, b, .51)).abs().mean().item()
+    expect(0 < near < .05, f"from t = .5 to .51 your mix changes by {near:.3f} on average: it should move, and without jumps")
+
+# %% ../nbs/99_checks.ipynb #99-174
+@exercise("17.4")
+def _(predicts_noise):
+    "A perfect denoiser of blank pictures, one that knows nothing, and one half right"
+    from minidiff.denoise import ideal_denoiser
+    shape, other = (2, 4, 16, 16), torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(99))
+    tries = [("a denoiser that always answers with the blank picture", lambda x, s: 0*x, 14.6, 1., .001), ("a denoiser that answers with x itself minus someone else's noise", lambda x, s: x - s*other, 14.6, 0., .1),
+             ("a denoiser that sees half of the noise, and an equal amount that is not there", lambda x, s: x - s*(x/s + other), 14.6, .5**.5, .05),
+             ("the best denoiser of one picture", ideal_denoiser(torch.ones(1, 4, 16, 16)), 3., 1., .001)]
+    for name, denoise, sigma, want, tol in tries:
+        got = float(predicts_noise(denoise, sigma, shape))
+        expect(abs(got - want) < tol, f"for {name} the correlation is about {want:.2f}, you gave {got:.2f}: x should be sigma*noise, and the noise that it thinks is there (x - denoised)/sigma")
+
+# %% ../nbs/99_checks.ipynb #99-181
+@exercise("18.1")
+def _(told_numbers):
+    "Order, defaults, and the refiner's five"
+    cases = [(("base", (768, 1024)), {}, [768, 1024, 0, 0, 768, 1024]), (("base", (1024, 1024)), dict(original=(300, 200), crop=(17, 5)), [300, 200, 17, 5, 1024, 1024]),
+             (("refiner", (768, 1024)), {}, [768, 1024, 0, 0, 6]), (("refiner", (768, 1024)), dict(crop=(3, 4), score=2.5), [768, 1024, 3, 4, 2.5])]
+    for args, knobs, want in cases:
+        got = [float(a) for a in told_numbers(*args, **knobs)]
+        expect(got == want, f"{args[0]} of {args[1]} with {knobs or 'defaults'} is told {want}, you gave {got}: height before width, top before left, original before target")
+
+# %% ../nbs/99_checks.ipynb #99-182
+@exercise("18.2")
+def _(first_refined):
+    "Against our own walk, for several schedules"
+    from minidiff.noise import sigma_to_t
+    from minidiff.walk import schedule, steps_of_span
+    for n, spacing, at in ((20, "trailing", .8), (25, "trailing", .8), (10, "leading", .5), (30, "karras", .8), (20, "trailing", .7)):
+        sigmas = schedule(n, spacing)
+        ts = [round(t, 2) for t in sigma_to_t(sigmas[:-1].double()).tolist()]
+        want, got = steps_of_span(sigmas, (at, 1.))[0], first_refined(ts, at)
+        expect(got == want, f"with {n} {spacing} steps and at = {at} the refiner begins at index {want}, you said {got}: it is the training step that decides, not the share of the steps")
+
+# %% ../nbs/99_checks.ipynb #99-183
+@exercise("18.3")
+def _(bucket):
+    "Squares, panoramas, and a shape of its own"
+    for (h, w), want in {(1024, 1024): (1024, 1024), (300, 300): (1024, 1024), (500, 1000): (704, 1408), (1000, 500): (1408, 704), (1024, 768): (1152, 864)}.items():
+        got = tuple(bucket(h, w))
+        expect(all(s % 64 == 0 for s in got), f"both sides should be multiples of 64: {got}")
+        expect(got[0]*got[1] <= 1024**2, f"{got} has {got[0]*got[1]} pixels, more than {1024**2}")
+        ratio, best = math.log(h/w), min(abs(math.log(a/b) - math.log(h/w)) for a in range(64, 2049, 64) for b in range(64, 1024**2//a + 1, 64))
+        expect(abs(math.log(got[0]/got[1]) - ratio) < best + 1e-6, f"for {h}x{w} your {got} misses the ratio by {abs(math.log(got[0]/got[1]) - ratio):.3f} in the logarithm; {best:.3f} is possible")
+        if best < 1e-6:
+            k = max(a*b for a in range(64, 2049, 64) for b in range(64, 1024**2//a + 1, 64) if abs(math.log(a/b) - ratio) < 1e-6)
+            expect(got[0]*got[1] == k, f"for {h}x{w} {got} has the right ratio, but a larger shape has it too: {k} pixels")

@@ -83,3 +83,13 @@ def test_train_resumes_and_its_weights_draw(tmp_path):
 def test_save(tmp_path):
     main(["save", str(tmp_path / "model")])
     assert {p.name for p in (tmp_path / "model").iterdir()} == {"model_index.json", "unet", "vae", "text_encoder", "tokenizer", "scheduler"}
+
+
+def test_sample_from_a_stable_diffusion(tmp_path, capsys):
+    "`--model` opens a folder; what is no model is one clear line"
+    main(["save", str(tmp_path / "model")])
+    main(["sample", "a photograph of a fox", "--model", str(tmp_path / "model"), "--steps", "2", "-o", str(tmp_path / "a.png")])
+    assert Image.open(tmp_path / "a.png").text["model"] == str(tmp_path / "model") and "never seen" not in capsys.readouterr().err
+    (tmp_path / "m.ckpt").write_bytes(b"PK")
+    assert "pickle" in fails(capsys, "sample", "x", "--model", str(tmp_path / "m.ckpt"))
+    assert "/nowhere" in fails(capsys, "sample", "x", "--model", "/nowhere")

@@ -4,16 +4,13 @@
 
 # %% auto #0
 __all__ = ['refuse_pickle', 'Checkpoint', 'read_json', 'part_files', 'read_folder', 'read_file', 'drop_last', 'count',
-           'unet_config', 'vae_config', 'text_config', 'check_state', 'assemble', 'folder_tokenizer', 'clip_tokenizer',
-           'find_tokenizer', 'check_scheduler']
+           'unet_config', 'vae_config', 'text_config', 'check_state', 'assemble', 'check_scheduler']
 
 # %% ../nbs/17b_checkpoint.ipynb #17b-002
-import gzip, json
-from importlib.util import find_spec
+import json
 from pathlib import Path
 from typing import NamedTuple
 import torch
-from .bpe import Tokenizer, vocabulary
 from .clip import CLIPTextConfig, TextEncoder
 from .keys import UNET_PREFIX, VAE_2022, from_ldm, prefixed, translate
 from .unet import UNet, UNetConfig
@@ -179,48 +176,6 @@ def assemble(
     check_state(name, module.state_dict(), state)
     module.load_state_dict({k: state.pop(k).to(device, dtype) for k in list(state)}, assign=True)
     return module.eval().requires_grad_(False)
-
-# %% ../nbs/17b_checkpoint.ipynb #17b-030
-def folder_tokenizer(
-    folder,  # tokenizer/ of a model
-):
-    "The `Tokenizer` in a folder, in its old files or in transformers 5's single tokenizer.json"
-    whole = read_json(folder / "tokenizer.json").get("model", {})
-    if (folder / "vocab.json").is_file() or not whole: return Tokenizer.load(folder)
-    config = read_json(folder / "tokenizer_config.json")
-    merges = [m.split(" ") if isinstance(m, str) else m for m in whole["merges"]]
-    pad = config.get("pad_token")
-    return Tokenizer(whole["vocab"], merges, config.get("model_max_length", 77), whole["vocab"].get(pad["content"] if isinstance(pad, dict) else pad))
-
-# %% ../nbs/17b_checkpoint.ipynb #17b-031
-def clip_tokenizer(
-    pad_id=None,  # None: the end of text; SDXL's second tokenizer pads with 0
-):
-    "CLIP's own `Tokenizer`, from whichever package here ships its vocabulary (clip-anytorch, open-clip-torch or openai-clip)"
-    found = [Path(place) / "bpe_simple_vocab_16e6.txt.gz" for name in ("clip", "open_clip") if (spec := find_spec(name)) for place in spec.submodule_search_locations or ()]
-    path = next((p for p in found if p.is_file()), None)
-    if path is None: raise FileNotFoundError("a single file has no tokenizer, and CLIP's vocabulary is not installed: `pip install clip-anytorch` (which ships it), or give tokenizer=, the folder of one")
-    lines = gzip.decompress(path.read_bytes()).decode().split("\n")
-    merges = [tuple(line.split()) for line in lines[1:49152 - 256 - 2 + 1]]
-    return Tokenizer(vocabulary(merges), merges, pad_id=pad_id)
-
-# %% ../nbs/17b_checkpoint.ipynb #17b-033
-def find_tokenizer(
-    name,    # of the text tower: text_encoder or text_encoder_2
-    folder,  # of a model or of a tokenizer; None for CLIP's own vocabulary
-    tower,   # the `TextEncoder` that will read its ids
-):
-    "The `Tokenizer` of a text tower; SDXL's second pads with 0. ValueError if it is not the tower's"
-    place = folder / name.replace("text_encoder", "tokenizer") if folder else None
-    pad_id = 0 if name == "text_encoder_2" else None
-    if place and place.is_dir(): found = folder_tokenizer(place)
-    elif folder and any(folder.glob("*.json")) and not (folder / "model_index.json").is_file():
-        found = folder_tokenizer(folder)
-        found.pad_id = found.eos if pad_id is None else pad_id
-    else: found = clip_tokenizer(pad_id)
-    if len(found.vocab) != tower.config.vocab: raise ValueError(f"{name} knows {tower.config.vocab} ids, its tokenizer {len(found.vocab)}: give tokenizer=, the folder of the right one")
-    found.max_length = min(found.max_length, tower.config.context)
-    return found
 
 # %% ../nbs/17b_checkpoint.ipynb #17b-035
 def check_scheduler(

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 import torch
 import torch.nn.functional as F
-from .checkpoint import assemble, check_scheduler, find_tokenizer, read_file, read_folder, text_config, unet_config, vae_config
+from .tokens import find_tokenizer
+from .checkpoint import assemble, check_scheduler, read_file, read_folder, text_config, unet_config, vae_config
 from .clip import TextEncoder
 from .core import Pictures, to_pil
 from .denoise import eps, v

@@ -131,16 +131,8 @@ def plan(
     return down, up
 
 # %% ../nbs/06_unet.ipynb #06-021a
-def make_level(
-    config,           # a UNetConfig
-    i,                # number of the level; -1 for the middle
-    ins,              # channels that enter each residual block
-    depth,            # transformer blocks behind a residual block; 0: none
-    attentions=None,  # how many of the residual blocks have some; None: all
-    down=False,       # ends in a downsampler
-    up=False,         # ends in an upsampler
-):
-    "Level `i` of a UNet: a residual block for each of `ins`, attention behind each or behind the first few, a change of size"
+def make_level(config, i, ins, depth, attentions=None, down=False, up=False):
+    "Level `i` of a UNet (-1: the middle): a residual block for each of `ins` channels, `depth` transformer blocks behind all or the first few"
     c, out = config, config.channels[i]
     count = (attentions or len(ins)) if depth else 0
     resnets = [ResBlock(n, out, 4 * c.channels[0], c.groups) for n in ins]
@@ -148,14 +140,8 @@ def make_level(
     return Level(resnets, looks, Downsample(out) if down else None, Upsample(out) if up else None)
 
 # %% ../nbs/06_unet.ipynb #06-021b
-def check_inputs(
-    config,  # a UNetConfig
-    x,       # [B,C,H,W]
-    t,       # [B]
-    ctx,     # [B,M,D] or None
-    vec,     # [B,V] or None
-):
-    "ValueError unless a UNet of this config can take these inputs"
+def check_inputs(config, x, t, ctx, vec):
+    "ValueError unless a UNet of this config can take x [B,C,H,W], t [B], ctx [B,M,D] or None, vec [B,V] or None"
     c, batch = config, len(x)
     check_shape("x", x, (None, c.in_channels, None, None))
     check_shape("t", t, (batch,))

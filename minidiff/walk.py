@@ -101,11 +101,8 @@ def conditions(
     return dict(ctx=ctx, vec=torch.cat([pooled, told[0].to(pooled)], 1)), dict(ctx=blank_ctx, vec=torch.cat([blank_pooled, told[1].to(pooled)], 1))
 
 # %% ../nbs/17d_walk.ipynb #17d-022
-def first_step(
-    n,         # steps of the whole schedule
-    strength,  # share of it that is walked, 0 to 1
-):
-    "Where an image enters the schedule: after n - int(n*strength) steps, as in diffusers"
+def first_step(n, strength):
+    "Where an image enters a schedule of n steps of which it walks a share `strength`: after n - int(n*strength) steps, as in diffusers"
     if not 0 < strength <= 1 or not int(n * strength): raise ValueError(f"strength {strength} of {n} steps leaves no step to walk: give more of either, at most 1")
     return n - int(n * strength)
 

@@ -8,7 +8,8 @@ from diffusers.loaders import single_file_utils as their_converter
 
 from minidiff import checkpoint, keys
 from minidiff.bpe import Tokenizer, train_bpe
-from minidiff.checkpoint import clip_tokenizer, folder_tokenizer, text_config, unet_config
+from minidiff.checkpoint import text_config, unet_config
+from minidiff.tokens import clip_tokenizer, folder_tokenizer
 from minidiff.clip import CLIP_L, OPENCLIP_BIGG, CLIPTextConfig, TextEncoder
 from minidiff.denoise import Denoiser
 from minidiff.layers import time_features

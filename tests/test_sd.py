@@ -6,7 +6,7 @@ import pytest, torch
 import diffusers, transformers
 from diffusers.loaders import single_file_utils as their_converter
 
-from minidiff import checkpoint, keys
+from minidiff import checkpoint, keys, tokens
 from minidiff.bpe import Tokenizer, train_bpe
 from minidiff.checkpoint import text_config, unet_config
 from minidiff.tokens import clip_tokenizer, folder_tokenizer
@@ -406,7 +406,7 @@ def test_second_tokenizer_pads_with_0_and_tokenizer_json(folders, tmp_path):
 def test_single_file_without_a_vocabulary_names_the_package(tmp_path, folders, monkeypatch):
     path = write(tmp_path / "m.safetensors", foreign("sd1"))
     with pytest.raises(ValueError, match="tokenizer"): load(path)  # CLIP's own has other ids than this tiny tower
-    monkeypatch.setattr(checkpoint, "find_spec", lambda name: None)
+    monkeypatch.setattr(tokens, "find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match="clip-anytorch"): load(path)
 
 

@@ -7,7 +7,7 @@ from minidiff.cli import main
 
 
 def shell(*words, cwd=None):
-    return subprocess.run([sys.executable, "-c", "from minidiff.cli import main; main()", *words], cwd=cwd, capture_output=True, text=True, timeout=200)
+    return subprocess.run([sys.executable, "-c", "from minidiff.cli import main; main()", *words], cwd=cwd, capture_output=True, text=True, timeout=400)
 
 
 def fails(capsys, *words):

@@ -14,7 +14,7 @@ def cells(path):
 
 @by_name
 def test_runs(path):
-    run = subprocess.run([sys.executable, "tests/run_notebook.py", str(path.relative_to(ROOT))], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    run = subprocess.run([sys.executable, "tests/run_notebook.py", str(path.relative_to(ROOT))], cwd=ROOT, capture_output=True, text=True, timeout=480)  # two run at a time, on one core each: a notebook's 240 s on two cores, doubled
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
 
 

@@ -32,6 +32,7 @@ BUILD = dict(  # name of a file of weights -> the module that its header describ
     unet=lambda m: UNet(read_config(UNetConfig, m["config"])),
     digits=lambda m: UNet(read_config(UNetConfig, m["config"])),
     clip=lambda m: CLIP(read_config(CLIPTextConfig, m["text"]), read_config(CLIPImageConfig, m["image"])),
+    text=lambda m: TextEncoder(read_config(CLIPTextConfig, m["config"])),
     judge=lambda m: Judge(),
     classifier=lambda m: DigitClassifier())
 
@@ -78,8 +79,10 @@ def load(
     if name == "tokenizer": return Tokenizer.load(Path(folder or SHIPPED) / "tokenizer")
     if name in BUILD: return load_model(weights_file(name, folder), BUILD[name]).to(device)
     if name != "scenes": raise ValueError(f"there is no model {name!r}: choose scenes, tokenizer, {', '.join(BUILD)}")
-    tokenizer, clip, unet, vae = (load(n, folder, device) for n in ("tokenizer", "clip", "unet", "vae"))
-    return TextToImage(tokenizer, text_tower(clip), latent_denoiser(unet), vae)
+    tokenizer, unet, vae = (load(n, folder, device) for n in ("tokenizer", "unet", "vae"))
+    tuned = folder and (Path(folder) / "text.safetensors").is_file()  # a text tower that went on learning with the UNet
+    text = load("text", folder, device) if tuned else text_tower(load("clip", folder, device))
+    return TextToImage(tokenizer, text, latent_denoiser(unet), vae)
 
 # %% ../nbs/16_stable_diffusion.ipynb #16-025
 class TextToImage:

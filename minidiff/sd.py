@@ -70,8 +70,9 @@ class StableDiffusion:
         with torch.no_grad(): return self.vae.encode(images.to(self.vae.quant_conv.weight)).to(self.dtype)
 
     def decode(self, z):
-        "Images [B,3,H,W] in [-1,1], one after the other, to save memory"
-        with torch.no_grad(): return torch.cat([self.vae.decode(one).clamp(-1, 1) for one in z.to(self.vae.quant_conv.weight).split(1)])
+        "Images [B,3,H,W] in [-1,1], a megapixel at a time, to save memory"
+        some = max(1, 2**20 // (z[0, 0].numel() * self.vae.config.factor**2))
+        with torch.no_grad(): return torch.cat([self.vae.decode(part).clamp(-1, 1) for part in z.to(self.vae.quant_conv.weight).split(some)])
 
     def steps(self, captions, **knobs):
         "Yield the latents [B,C,h,w] after each step; the knobs are those of `walk`"

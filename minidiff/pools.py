@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['FAMILY', 'to_bytes', 'from_bytes', 'scene_pool', 'pick', 'Graphed', 'altered', 'has_held_out', 'families',
-           'captioned', 'latents', 'singles', 'zero_shot', 'shift']
+           'captioned', 'latents', 'singles', 'zero_shot', 'shift', 'Recipe']
 
 # %% ../nbs/16a_pools.ipynb #c2
 from functools import partial
+from typing import Callable, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -170,3 +171,16 @@ def shift(
     rows, cols = (torch.arange(28, device=x.device) + m for m in move)
     padded = F.pad(x, (most,) * 4, value=-1.)[:, 0]
     return padded[torch.arange(len(x), device=x.device)[:, None, None], rows[:, :, None], cols[:, None, :]][:, None]
+
+# %% ../nbs/16a_pools.ipynb #c33
+class Recipe(NamedTuple):
+    "How one part is trained: see `recipes.make`"
+    model: torch.nn.Module  # its parameters learn
+    loss: Callable          # batch -> scalar
+    pool: tuple             # tensors that share their first axis: the examples
+    measure: Callable       # averaged model -> dict of numbers for its card
+    size: int               # examples a step
+    minutes: float          # of a run on one large GPU, unless told otherwise
+    lr: float               # peak learning rate
+    data: str               # what it learns from, for its card
+    keep: int = 1           # neighbours in the pool that stay together

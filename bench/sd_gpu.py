@@ -1,6 +1,6 @@
 """Stable Diffusion 1.5 on one GPU against diffusers: its UNet, and the whole 20-step call at 512x512. Random weights, shared by both.
 
-    python bench/sd_gpu.py            # one table, within 8 minutes on one H100
+    python bench/sd_gpu.py            # one table, about 4 minutes a type (--types float16) on one H100
     python bench/sd_gpu.py --tiny     # a small model on the CPU: does the script work?
 
 Each row: milliseconds of the best of several calls, peak memory, and the share of the GPU's half-precision peak that the UNet's
@@ -83,13 +83,19 @@ def their_vae(vae):
     return net.eval().requires_grad_(False)
 
 
+def their_text(config, device, dtype):
+    from transformers import CLIPTextConfig, CLIPTextModel
+    shape = CLIPTextConfig(vocab_size=config.vocab, hidden_size=config.width, intermediate_size=4 * config.width, num_hidden_layers=config.layers, num_attention_heads=config.heads, hidden_act=config.act)
+    return CLIPTextModel(shape).to(device, dtype).eval().requires_grad_(False)
+
+
 @torch.no_grad()
-def their_call(unet, vae, ctx, noise, steps, dtype):
-    "What StableDiffusionPipeline does after reading the text: DPM++ 2M, guidance, decoding in the VAE's own type"
+def their_call(text, unet, vae, ids, noise, steps, dtype):
+    "What StableDiffusionPipeline does with tokenized texts [2B,77]: reads them, DPM++ 2M with guidance, decodes in the VAE's own type"
     from diffusers import DPMSolverMultistepScheduler
     s = DPMSolverMultistepScheduler(beta_schedule="scaled_linear", beta_start=.00085, beta_end=.012, timestep_spacing="trailing")
     s.set_timesteps(steps, device=noise.device)
-    x = noise.to(dtype)
+    x, ctx = noise.to(dtype), text(ids)[0]
     for t in s.timesteps:
         u, c = unet(torch.cat([x, x]), t, encoder_hidden_states=ctx, return_dict=False)[0].chunk(2)
         x = s.step(u + 7.5 * (c - u), t, x, return_dict=False)[0]
@@ -97,7 +103,7 @@ def their_call(unet, vae, ctx, noise, steps, dtype):
 
 
 @torch.no_grad()
-def main(tiny):
+def main(tiny, types):
     device = "cpu" if tiny else "cuda"
     begun, side, steps = time.time(), 16 if tiny else 64, 2 if tiny else 20
     unet_c = UNetConfig(channels=(32, 64), depth=(1, 0), heads=4, ctx_dim=32) if tiny else SD15
@@ -105,13 +111,13 @@ def main(tiny):
     text_c = CLIPTextConfig(width=32, layers=2, heads=4) if tiny else CLIP_L
     print(torch.cuda.get_device_name() if device == "cuda" else "CPU", "torch", torch.__version__)
     print(f"{'what':12}{'who':10}{'type':10}{'mode':9}{'batch':>6}{'ms':>10}{'GiB':>7}{'of peak':>9}", flush=True)
-    for dtype in (torch.float16, torch.bfloat16) if not tiny else (torch.bfloat16,):
+    for dtype in (getattr(torch, t) for t in types):
         name, peak = str(dtype)[6:], peak_flops(device, dtype)
         print(f"a matrix product: {peak / 1e12:.1f} TFLOP/s in {name}", flush=True)
         unet = built(UNet, unet_c, device, dtype)
         vae, text = built(VAE, vae_c, device, torch.float32), built(TextEncoder, text_c, device, dtype)
         model = StableDiffusion(unet, vae, dict(text_encoder=text), dict(text_encoder=Ids()), size=side * 8)
-        theirs, their_decoder = their_unet(unet, tiny), their_vae(vae)
+        theirs, their_decoder, their_reader = their_unet(unet, tiny), their_vae(vae), their_text(text_c, device, dtype)
         for mode in ("eager", "compiled"):
             if mode == "compiled":
                 if tiny: break
@@ -128,13 +134,13 @@ def main(tiny):
                     ms, gib = measure(call, device, 20, 4)
                     print(f"{'UNet':12}{who:10}{name:10}{mode:9}{batch:6}{ms:10.2f}{gib:7.2f}{work / ms * 1000 / peak:9.1%}", flush=True)
                 if time.time() - begun > 400: print("out of time: the whole call left out"); continue
-                noise = torch.randn(batch, 4, side, side, device=device)
+                noise, ids = torch.randn(batch, 4, side, side, device=device), torch.full((rows, 77), 320, device=device)
                 model.denoise.net = fast
-                calls = dict(minidiff=lambda: model.images(["a"] * batch, steps=steps, noise=noise), diffusers=lambda: their_call(their_fast, their_decoder, ctx, noise, steps, dtype))
+                calls = dict(minidiff=lambda: model.images(["a"] * batch, steps=steps, noise=noise), diffusers=lambda: their_call(their_reader, their_fast, their_decoder, ids, noise, steps, dtype))
                 for who, call in calls.items():
                     ms, gib = measure(call, device, 3, 1)
                     print(f"{f'{steps} steps':12}{who:10}{name:10}{mode:9}{batch:6}{ms:10.0f}{gib:7.2f}{work * steps / ms * 1000 / peak:9.1%}", flush=True)
-        del model, unet, theirs, vae, their_decoder, fast, their_fast
+        del model, unet, theirs, vae, their_decoder, their_reader, fast, their_fast
         if device == "cuda": torch.compiler.reset(); torch.cuda.empty_cache()
     print(f"{time.time() - begun:.0f} s in all")
 
@@ -142,4 +148,6 @@ def main(tiny):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true", help="a small model on the CPU")
-    main(parser.parse_args().tiny)
+    parser.add_argument("--types", nargs="+", choices=("float16", "bfloat16"), default=["float16", "bfloat16"])
+    args = parser.parse_args()
+    main(args.tiny, args.types[-1:] if args.tiny else args.types)

@@ -32,7 +32,6 @@ BUILD = dict(  # name of a file of weights -> the module that its header describ
     unet=lambda m: UNet(read_config(UNetConfig, m["config"])),
     digits=lambda m: UNet(read_config(UNetConfig, m["config"])),
     clip=lambda m: CLIP(read_config(CLIPTextConfig, m["text"]), read_config(CLIPImageConfig, m["image"])),
-    text=lambda m: TextEncoder(read_config(CLIPTextConfig, m["config"])),
     judge=lambda m: Judge(),
     classifier=lambda m: DigitClassifier())
 
@@ -80,8 +79,9 @@ def load(
     if name in BUILD: return load_model(weights_file(name, folder), BUILD[name]).to(device)
     if name != "scenes": raise ValueError(f"there is no model {name!r}: choose scenes, tokenizer, {', '.join(BUILD)}")
     tokenizer, unet, vae = (load(n, folder, device) for n in ("tokenizer", "unet", "vae"))
-    tuned = folder and (Path(folder) / "text.safetensors").is_file()  # a text tower that went on learning with the UNet
-    text = load("text", folder, device) if tuned else text_tower(load("clip", folder, device))
+    tuned = Path(folder or SHIPPED) / "text.safetensors"  # a text tower that went on learning with the UNet
+    tower = lambda m: TextEncoder(read_config(CLIPTextConfig, m["config"]))
+    text = load_model(tuned, tower).to(device) if tuned.is_file() else text_tower(load("clip", folder, device))
     return TextToImage(tokenizer, text, latent_denoiser(unet), vae)
 
 # %% ../nbs/16_stable_diffusion.ipynb #16-025

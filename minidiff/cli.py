@@ -36,7 +36,7 @@ def shared_options():
     every.add_argument("--device", default="cpu", help="cpu, cuda or mps")
     every.add_argument("--weights", metavar="FOLDER", help="weights that you trained (default: the shipped ones)")
     draw = argparse.ArgumentParser(add_help=False)
-    draw.add_argument("--scale", type=number(float, 0, 100), default=4., help="guidance; 1 is off (default 4)")
+    draw.add_argument("--scale", type=number(float, 0, 100), help="guidance; 1 is off (default 4; with --model 7.5, XL 5)")
     draw.add_argument("--steps", type=number(int, 1, 1000), default=20)
     draw.add_argument("--sampler", choices=SAMPLERS, default="dpmpp_2m")
     draw.add_argument("--eta", type=number(float, 0, 1), default=0., help="fresh noise a step, sampler euler only")
@@ -57,6 +57,7 @@ def parser():
     sample.add_argument("--n", type=number(int, 1, 64), default=1, help="pictures of each caption")
     sample.add_argument("--negative", default="", help="what to stay away from")
     sample.add_argument("-o", "--out", type=Path, default=Path("out.png"))
+    sample.add_argument("--size", type=number(int, 8, 10**4), help="pixels along a side, with --model")
     sample.add_argument("--model", type=Path, metavar="PATH", help="instead: Stable Diffusion 1, 2 or XL, a diffusers folder or a .safetensors file")
     train = commands.add_parser("train", parents=[every], help="train one part, or all; goes on where it stopped")
     train.add_argument("part", choices=[*RECIPES, "all"], help="all: tokenizer, CLIP, VAE and UNet in --minutes (30), then their marks")
@@ -84,7 +85,8 @@ def sample(args):
         if strange := unknown_words(text): warn(f"the model has never seen {', '.join(map(repr, strange))}; it knows: {' '.join(words())}")
     model = open_sd(args.model, args.device) if args.model else load(folder=args.weights, device=args.device)
     captions = [c for c in args.captions for _ in range(args.n)]
-    knobs = dict(seed=args.seed, steps=args.steps, scale=args.scale, sampler=args.sampler, eta=args.eta, negative=args.negative or (None if args.model else ""))
+    knobs = dict(seed=args.seed, steps=args.steps, scale=4. if args.scale is None and not args.model else args.scale, sampler=args.sampler, eta=args.eta, negative=args.negative or (None if args.model else ""))
+    if args.model: knobs |= dict(size=args.size)
     began = time.perf_counter()
     for z in watch(model.steps(captions, **knobs), args.steps): pass
     pictures = Pictures(map(to_pil, model.decode(z).cpu()), titles=captions)
@@ -168,7 +170,7 @@ def evaluate(args):
     from minidiff.metrics import fid
     from minidiff.pipeline import load
     model, judge = load(folder=args.weights, device=args.device), load("judge", device=args.device)
-    knobs, seeds = dict(steps=args.steps, scale=args.scale, sampler=args.sampler, eta=args.eta), itertools.count(args.seed, 1000)
+    knobs, seeds = dict(steps=args.steps, scale=4. if args.scale is None else args.scale, sampler=args.sampler, eta=args.eta), itertools.count(args.seed, 1000)
     draw = lambda captions: model.images(captions, seed=next(seeds), **knobs)
     print(", ".join(f"{k} {v}" for k, v in knobs.items()), flush=True)
     print(digiteval_table(model=digiteval(draw, judge, args.n, batch=240), real=real_scenes_accuracy(judge)), flush=True)

@@ -12,6 +12,7 @@ from itertools import islice
 import torch
 import torch.nn.functional as F
 from .denoise import Denoiser
+from .edit import inpainted
 from .guide import cfg
 from .latent import seeded_noise, start
 from .layers import time_features
@@ -72,8 +73,7 @@ def size_features(
     numbers,  # such as height, width, top, left, height, width
 ):
     "The numbers that SDXL's UNet is told, each as `vec_time_dim` cosines and sines: [1,len(numbers)*vec_time_dim]"
-    numbers = torch.tensor([float(a) for a in numbers], dtype=model.dtype, device=model.device)
-    return time_features(numbers, model.denoise.net.config.vec_time_dim).flatten()[None]
+    return time_features(torch.tensor([float(a) for a in numbers], dtype=model.dtype, device=model.device), model.denoise.net.config.vec_time_dim).flatten()[None]
 
 # %% ../nbs/17d_walk.ipynb #17d-019
 @torch.no_grad()
@@ -94,10 +94,9 @@ def conditions(
     n = max(chunks(t, [*captions, *unwanted]).shape[1] for t in model.tokenizers.values())
     (ctx, pooled), blank = read(model, captions, n, clip_skip), read(model, unwanted, n, clip_skip)
     if not model.xl: return dict(ctx=ctx), dict(ctx=blank[0])
-    if model.base and negative is None: blank = map(torch.zeros_like, blank)
     ends = [target or size] * 2 if model.base else [[score] for score in aesthetic]
     told = [size_features(model, [*(original or size), *crop, *end]).expand(len(captions), -1) for end in ends]
-    blank_ctx, blank_pooled = blank
+    blank_ctx, blank_pooled = map(torch.zeros_like, blank) if model.base and negative is None else blank
     return dict(ctx=ctx, vec=torch.cat([pooled, told[0].to(pooled)], 1)), dict(ctx=blank_ctx, vec=torch.cat([blank_pooled, told[1].to(pooled)], 1))
 
 # %% ../nbs/17d_walk.ipynb #17d-022
@@ -127,10 +126,8 @@ def inpainting(
     noise,    # unit Gaussian like z
 ):
     "denoise(x, sigma) that paints where mask is 1: elsewhere the net sees `z` with its noise, and the answer is `z`"
-    def painted(x, sigma):
-        x = torch.lerp(z + sigma * noise, x, mask)
-        return torch.lerp(z, denoise(x, sigma), mask)
-    return painted
+    painted = inpainted(denoise, z, mask)
+    return lambda x, sigma: painted(torch.lerp(z + sigma * noise, x, mask), sigma)
 
 # %% ../nbs/17d_walk.ipynb #17d-028
 def latent_mask(
@@ -175,19 +172,21 @@ def walk(
     if not captions: raise ValueError("no captions: give at least one")
     if sampler not in SAMPLERS: raise ValueError(f"sampler {sampler!r} is unknown: one of {', '.join(SAMPLERS)}")
     if eta and sampler not in ("euler", "ddim"): raise ValueError(f"eta {eta} needs sampler 'euler', not {sampler!r}")
-    if mask is not None and image is None: raise ValueError("a mask says what to paint in an image: give image= too")
+    if mask is not None and (image is None or mask.shape[-2:] != image.shape[-2:]): raise ValueError(f"a mask {list(mask.shape)} says what to paint in an image of its size: give image= too")
+    if image is not None and len(image) not in (1, len(captions)): raise ValueError(f"{len(image)} images for {len(captions)} captions: give one, or one for each")
     sides = size or (model.size if image is None else tuple(image.shape[-2:]))
     shape, sigmas = model.latent_shape(sides), schedule(steps, spacing).to(model.dtype)
     draw = seeded_noise(range(seed, seed + len(captions)), shape, model.device)
     unit = (draw() if noise is None else noise).to(model.device, model.dtype)
+    if unit.shape != (len(captions), *shape): raise ValueError(f"noise is {list(unit.shape)}, the latents of {len(captions)} captions at this size {[len(captions), *shape]}")
     first, stop = steps_of_span(sigmas, span)
-    if image is not None and z is None: first = max(first, first_step(steps, strength))
+    if image is not None and z is None: first = max(first, first_step(len(sigmas) - 1, strength))
+    if first >= stop: raise ValueError(f"no step to walk: it would begin at step {first} and end at {stop} (strength {strength}, span {span})")
     clean = None if image is None else model.encode(image).expand_as(unit)
     x = enter(unit, sigmas, first, clean, z)
     cond, uncond = conditions(model, captions, tuple(side * model.vae.config.factor for side in shape[1:]), **reading)
     denoise = cfg(model.denoise, cond, uncond, (5. if model.xl else 7.5) if scale is None else scale)
     if mask is not None: denoise = inpainting(denoise, clean, latent_mask(mask, unit), unit)
-    if z is not None:
-        for _ in range(first): draw()  # the noise that the model before has used up
+    for _ in range(0 if z is None else first): draw()  # the noise that the model before has used up
     knobs = dict(noise=lambda x: draw().to(x)) | (dict(eta=eta) if eta else {}) if sampler in ("euler", "ddim", "ddpm") else {}
     return islice(SAMPLERS[sampler](denoise, x, sigmas[first:], **knobs), stop - first)

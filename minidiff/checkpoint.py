@@ -22,8 +22,8 @@ def refuse_pickle(
     path,  # a file
 ):
     "ValueError with the mend if `path` is a pickle by its name or first bytes (a zip archive, or protocol 2 and later)"
-    with path.open("rb") as f: begins = f.read(9)  # a safetensors file may begin with 0x80 too: the length of its header, then "{"
-    if path.suffix in (".ckpt", ".pt", ".pth", ".bin", ".pkl") or begins[:2] == b"PK" or begins[:1] == b"\x80" and begins[8:] != b"{":
+    with path.open("rb") as f: begins = f.read(9)  # a safetensors file can begin like that too: the length of its header, then "{"
+    if path.suffix in (".ckpt", ".pt", ".pth", ".bin", ".pkl") or (begins[:2] == b"PK" or begins[:1] == b"\x80") and begins[8:] != b"{":
         raise ValueError(f"{path} is a pickle: opening one runs whatever program it holds. Get the model's .safetensors file, "
                          "or convert it where nothing can be harmed: torch.load(path, weights_only=True), then safetensors.torch.save_file")
 

@@ -270,6 +270,48 @@ def test_pickles_are_refused(tmp_path):
     with pytest.raises(ValueError, match="pickle"): load(tmp_path / "m")
 
 
+@pytest.mark.parametrize("begins", [b"\x80", b"PK"])
+def test_a_header_of_any_length_is_no_pickle(folders, tmp_path, begins):
+    "The length of a header may begin a file as a pickle or a zip archive begins"
+    path = write(tmp_path / "m.safetensors", foreign("sd1"))
+    raw = path.read_bytes()
+    n, size = struct.unpack("<Q", raw[:8])[0], 256 ** len(begins)
+    header = raw[8:8 + n] + b" " * ((int.from_bytes(begins, "little") - n) % size)
+    path.write_bytes(struct.pack("<Q", len(header)) + header + raw[8 + n:])
+    assert path.read_bytes().startswith(begins)
+    load(path, tokenizer=folders / "sd1")
+
+
+@pytest.mark.parametrize("name", ["model.diffusion_model.input_blocks.1000000000.0.op.weight", "first_stage_model.encoder.down.1000000000.block.0.conv1.weight",
+                                  "cond_stage_model.model.transformer.resblocks.1000000000.ln_1.weight"])
+def test_a_number_in_a_name_builds_no_endless_table(folders, tmp_path, name):
+    with pytest.raises(ValueError, match="1000000000"): load(write(tmp_path / "m.safetensors", foreign("sd1", **{name: torch.zeros(1)})), tokenizer=folders / "sd1")
+
+
+def test_parts_that_do_not_fit_together(folders, tmp_path):
+    import shutil
+    shutil.copytree(folders / "xl", tmp_path / "half")
+    shutil.rmtree(tmp_path / "half" / "text_encoder_2")
+    with pytest.raises(ValueError, match="text 96 wide.*give 32"): load(tmp_path / "half")
+    shutil.copytree(folders / "sd1", tmp_path / "odd")
+    config = tmp_path / "odd" / "text_encoder" / "config.json"
+    told = json.loads(config.read_text())
+    config.write_text(json.dumps(told | dict(hidden_act="swish")))
+    with pytest.raises(ValueError, match="swish"): load(tmp_path / "odd")
+    config.write_text(json.dumps(told))
+    unet = tmp_path / "odd" / "unet" / "config.json"
+    unet.write_text(json.dumps(json.loads(unet.read_text()) | dict(norm_num_groups=0)))
+    with pytest.raises(ValueError, match="ZeroDivision|modulo"): load(tmp_path / "odd")
+    for note in ("[]", "null", '{"unet": 3}'):
+        save_tensors(tmp_path / "n.safetensors", foreign("sd1"), minidiff=note)
+        with pytest.raises(ValueError, match="object"): load(tmp_path / "n.safetensors", tokenizer=folders / "sd1")
+    model = copy.copy(model_of("sd1"))
+    model.denoise = Denoiser(UNet(replace(model_of("sd1").denoise.net.config, in_channels=9)), None)
+    save(tmp_path / "paint.safetensors", model)
+    with pytest.raises(ValueError, match="9 channels"): load(tmp_path / "paint.safetensors", tokenizer=folders / "sd1")
+    with pytest.raises(FileNotFoundError, match="tokenizer at"): load(folders / "sd1", tokenizer=tmp_path / "nowhere")
+
+
 def test_misfits_are_counted_and_listed(folders, tmp_path):
     state = foreign("sd1")
     gone = [k for k in state if ".attn1." in k]
@@ -604,6 +646,15 @@ def test_handover_to_itself_is_one_walk():
     model, knobs = model_of("xl"), dict(seed=3, steps=6, sampler="euler", eta=1.)
     a, b = list(model.steps(CAPTIONS, **knobs)), list(handover(model, model, CAPTIONS, .5, **knobs))
     assert len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b))
+    for at in (0., 1.):
+        with pytest.raises(ValueError, match="at"): next(handover(model, model, CAPTIONS, at, **knobs))
+
+
+def test_a_schedule_of_your_own_has_its_own_number_of_steps():
+    model, sigmas = model_of("sd1"), schedule(4)
+    knobs = dict(image=PICTURE, strength=.5, sampler="euler")
+    assert len(list(model.steps(CAPTIONS, spacing=sigmas, **knobs))) == 2
+    assert torch.equal(model.images(CAPTIONS, spacing=sigmas, **knobs), model.images(CAPTIONS, steps=4, **knobs))
 
 
 def test_steps_are_a_generator():
@@ -670,7 +721,8 @@ def test_sizes():
     (dict(sampler="magic"), "magic"), (dict(spacing="sideways"), "sideways.*karras"), (dict(steps=0), "steps|step"), (dict(eta=.5), "euler"), (dict(size=33), "33x33"), (dict(size=(0, 32)), "0x32"),
     (dict(image=PICTURE, strength=0.), "strength"), (dict(image=PICTURE, strength=1.2), "strength"), (dict(image=PICTURE, strength=.1, steps=5), "strength"), (dict(mask=torch.ones(1, 1, 32, 32)), "image"),
     (dict(image=PICTURE, mask=torch.ones(1, 32, 32)), "mask"), (dict(span=(.8, .2)), "span"), (dict(span=(.5, 1.)), "latents z"), (dict(clip_skip=9), "clip_skip"), (dict(clip_skip=-1), "clip_skip"),
-    (dict(image=torch.zeros(1, 3, 31, 32)), "31x32"), (dict(spacing=torch.tensor([1., 2., 0.]), sampler="euler"), "decrease")])
+    (dict(image=torch.zeros(1, 3, 31, 32)), "31x32"), (dict(image=torch.zeros(3, 3, 32, 32)), "3 images for 2"), (dict(image=PICTURE, mask=torch.ones(1, 1, 16, 16)), "mask"),
+    (dict(noise=torch.zeros(2, 4, 8, 8)), "noise"), (dict(image=PICTURE, strength=.2, span=(0., .5)), "no step"), (dict(spacing=torch.tensor([1., 2., 0.]), sampler="euler"), "decrease")])
 def test_bad_knobs(bad, says):
     with pytest.raises(ValueError, match=says): model_of("sd1").images(CAPTIONS, **bad)
 

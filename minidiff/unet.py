@@ -95,7 +95,7 @@ class UNetConfig:
             if len(value) != n: raise ValueError(f"{name}={value} must have {n} entries, one for each of channels={self.channels}")
             object.__setattr__(self, name, value)
         for width, depth, heads in zip(self.channels, (*self.depth[:-1], self.depth[-1] or self.mid), self.heads):
-            if width % self.groups: raise ValueError(f"channels {width} is not a multiple of groups={self.groups}: change one")
+            if self.groups < 1 or width % self.groups: raise ValueError(f"channels {width} is not a multiple of groups={self.groups}: change one")
             if depth < 0: raise ValueError(f"depth {depth} is negative: use 0 for no attention")
             if depth and (heads < 1 or width % heads): raise ValueError(f"channels {width} do not split into {heads} heads: change one")
         if self.ctx_dim and not (any(self.depth) or self.mid):

@@ -46,7 +46,7 @@ def test_spacings_are_diffusers(spacing, n):
     ours = spaced(n, SD, spacing)
     assert ours.shape == (n + 1,)
     if (n, spacing) != (1, "linspace"):    # diffusers starts at t = 0 there: no noise at all
-        assert (ours - sched.sigmas).abs().max() < 1e-4
+        assert (ours - sched.sigmas).abs().max() < (1e-4 if spacing == "linspace" else 5e-5)  # theirs interpolates sigma itself between the table's entries
 
 
 @pytest.mark.parametrize("n", [5, 20])
@@ -55,7 +55,7 @@ def test_karras_and_exponential_are_diffusers(n):
     for ours, kwargs in [(karras, dict(use_karras_sigmas=True)), (exponential, dict(use_exponential_sigmas=True))]:
         sched = EulerDiscreteScheduler(beta_schedule="scaled_linear", beta_start=.00085, beta_end=.012, timestep_spacing="linspace", **kwargs)
         sched.set_timesteps(n)
-        assert (ours(n, LO, HI) - sched.sigmas).abs().max() < 2e-5
+        assert (ours(n, LO, HI) - sched.sigmas).abs().max() < 5e-6
 
 
 @pytest.mark.parametrize("schedule", [karras, exponential, linear_sigmas, flow_sigmas, spaced])

@@ -46,6 +46,7 @@ def check(
 class FakeModel:
     "Stands in for the text-to-image model: its pictures tell which noise they started from"
     def images(self, captions, seed=0, **knobs):
+        captions = [captions] if isinstance(captions, str) else captions
         noise = [torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(seed + i)) for i in range(len(captions))]
         return torch.stack([n + len(c) for n, c in zip(noise, captions)])
 

@@ -14,6 +14,7 @@ WRONG = {
         "def guess_sigma(x):\n    return x.flatten(1).std(1)",
         "def guess_sigma(x):\n    return x[:, 0, :4, :4].flatten(1).square().mean(1).sqrt()",
         "def guess_sigma(x):\n    return x[:, 0, :2].flatten().std().expand(1)",
+        "def guess_sigma(x):\n    return (x[:, 0, 0] + 1).square().mean(1).sqrt()",
     ],
     "03.4": [
         "def expected_error(denoise, x, sigma):\n    return (denoise(x, sigma) - x).square().flatten(1).sum(1)",

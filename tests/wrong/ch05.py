@@ -18,6 +18,7 @@ WRONG = {
     "05.4": [
         "import numpy as np, torch\ndef equal_bits(n, levels, open_bits):\n    return torch.cat([torch.tensor(np.geomspace(levels[0], levels[-1], n)), torch.zeros(1)]).float()",
         "import numpy as np, torch\ndef equal_bits(n, levels, open_bits):\n    w = np.linspace(open_bits[0], open_bits[-1], n)\n    return torch.cat([torch.tensor(np.interp(w, open_bits, levels)), torch.zeros(1)]).float()",
+        "import numpy as np, torch\ndef equal_bits(n, levels, open_bits):\n    w = np.linspace(open_bits[0], open_bits[-1], n)\n    return torch.cat([torch.tensor(np.interp(w, open_bits[::-1], levels[::-1])), torch.zeros(1)]).float()",
         "import numpy as np, torch\ndef equal_bits(n, levels, open_bits):\n    w = np.linspace(open_bits[0], open_bits[-1], n + 1)\n    return torch.tensor(np.exp(np.interp(w, open_bits[::-1], np.log(levels)[::-1]))).float()",
     ],
 }

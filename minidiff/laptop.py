@@ -24,7 +24,7 @@ class Part(NamedTuple):
 PLANS = dict(
     cpu=(
         Part("vae", .30, 2e-3, dict(pool=60_000, size=8, channels=(8, 16, 32, 64))),
-        Part("clip", .06, 1e-3, dict(pool=40_000, size=64, text=CLIPTextConfig(width=96, layers=2, heads=4, context=32), image=CLIPImageConfig(patch=16, width=96, layers=3, heads=6))),
+        Part("clip", .06, 1e-3, dict(pool=40_000, size=64, text=CLIPTextConfig(vocab=699, width=96, layers=2, heads=4, context=32), image=CLIPImageConfig(patch=16, width=96, layers=3, heads=6))),
         Part("unet", .58, 3e-3, dict(pool=60_000, size=64, tune=True, spread=.9, config=UNetConfig(channels=(96, 128), layers=1, depth=(0, 1), heads=(4, 4), ctx_dim=96, groups=16)))),
     cuda=(
         Part("vae", .25, 1e-3, dict(pool=200_000, size=128)),

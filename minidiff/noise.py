@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SD', 'to_zero', 'evenly', 'linear_sigmas', 'exponential', 'karras', 'flow_sigmas', 'abar_to_sigma', 'sigma_to_abar',
            'table', 'linear_betas_table', 'cosine_table', 'scaled_linear', 'sigma_to_t', 't_to_sigma', 'spaced',
-           'lognormal', 'logit_normal_flow', 'uniform_t']
+           'lognormal', 'logit_normal_flow', 'uniform_t', 'middle_t']
 
 # %% ../nbs/05_noise.ipynb #05-002
 import math, torch
@@ -188,3 +188,14 @@ def uniform_t(
 ):
     "Noise levels to train on, each training step as likely: [n] (DDPM, arXiv:2006.11239)"
     return table.to(device)[torch.randint(len(table), (n,), generator=generator, device=device)]
+
+def middle_t(
+    n,               # how many
+    table=SD,        # the noise level of each training step, increasing [N]
+    spread=.9,       # of the normal draw behind it: smaller for the middle alone
+    generator=None,  # for repeatable draws
+    device=None,     # where to
+):
+    "Noise levels to train on, those of the middle training steps most often: [n] (logit-normal, arXiv:2403.03206)"
+    t = len(table)*torch.sigmoid(spread*torch.randn(n, generator=generator, device=device))
+    return table.to(device)[t.long().clamp(max=len(table) - 1)]

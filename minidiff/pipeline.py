@@ -87,6 +87,8 @@ def load(
 # %% ../nbs/16_stable_diffusion.ipynb #16-025
 class TextToImage:
     "A text-to-image latent diffusion model, every part in reach: `.tokenizer`, `.text`, `.denoise`, `.vae`"
+    scale = 4.  # guidance that it draws best with
+
     def __init__(self, tokenizer, text, denoise, vae, shape=(4, 8, 8)):
         self.tokenizer, self.text, self.denoise, self.vae, self.shape = tokenizer, text, denoise, vae, shape
 

@@ -19,7 +19,7 @@ from .denoise import Denoiser, flow
 from .judge import Judge, agree, judge_loss, judge_scenes
 from .layers import zero_init
 from .metrics import DigitClassifier
-from .noise import SD, logit_normal_flow, uniform_t
+from .noise import SD, logit_normal_flow, middle_t, uniform_t
 from .pipeline import latent_denoiser, load, text_tower
 from .pools import FAMILY, Graphed, Recipe, captioned, families, from_bytes, latents, pick, scene_pool, shift, zero_shot
 from .train import Trainer, train
@@ -62,7 +62,7 @@ def recipe_clip(folder, device, pool=1_000_000, size=1024, text=TEXT, image=IMAG
 # %% ../nbs/16b_recipes.ipynb #c11
 UNET = UNetConfig(channels=(64, 128), layers=2, depth=(1, 1), heads=(4, 4), ctx_dim=TEXT.width, groups=16)
 
-def recipe_unet(folder, device, pool=1_000_000, size=512, config=UNET, tune=False, spread=None):
+def recipe_unet(folder, device, pool=1_000_000, size=512, config=UNET, tune=False, middle=False):
     "The noise predictor on latents, conditioned on the text tower, which is frozen unless `tune`; 10% of the captions are blank"
     tokenizer, text, vae = load("tokenizer", folder), text_tower(load("clip", folder, device)), load("vae", folder, device)
     unet = zero_init(UNet(config).to(device))
@@ -71,13 +71,12 @@ def recipe_unet(folder, device, pool=1_000_000, size=512, config=UNET, tune=Fals
     z, blank = latents(vae, images), tokenizer([""]).to(device)
     net = Graphed(model, z[:size], torch.zeros(size, device=device), ids[:size], call=lambda x, t, words: unet(x, t, text(words).last))
     denoise = latent_denoiser(lambda x, t, ctx: net(x, t, ctx))
-    table = SD.to(device)
-    levels = lambda n: table[(len(SD) * torch.sigmoid(spread * torch.randn(n, device=device))).long().clamp(max=len(SD) - 1)] if spread else uniform_t(n, SD, device=device)
+    levels = middle_t if middle else uniform_t
 
     def loss(batch):
         x, words = batch
         words = torch.where(torch.rand(len(x), 1, device=x.device) < .1, blank, words)
-        return denoise.loss(x, levels(len(x)), torch.randn_like(x), ctx=words).mean()
+        return denoise.loss(x, levels(len(x), device=x.device), torch.randn_like(x), ctx=words).mean()
     return Recipe(model, loss, (z, ids), lambda unet: {}, size, 8.5, 1.5e-3, f"latents and captions of {pool:,} scenes, none with a held-out pair")
 
 # %% ../nbs/16b_recipes.ipynb #c13
@@ -168,6 +167,7 @@ def finish(name, recipe, trainer, folder, sizes, command=None):
     model, seconds = trainer.ema.model, time.time() - trainer.begun
     numbers = recipe.measure(model)
     if name == "vae": model.config = replace(model.config, scale=1 / numbers["latent_std"])
+    if name == "unet": (folder / "text.safetensors").unlink(missing_ok=True)  # a text tower tuned with an earlier UNet
     for part, net in model.items() if isinstance(model, torch.nn.ModuleDict) else [(name, model)]:
         configs = dict(text=net.text_model.config, image=net.vision_model.config) if part == "clip" else {k: getattr(net, k) for k in ("config", "text_config") if hasattr(net, k)}
         save_model(folder / f"{part}.safetensors", net, half=True, **configs)

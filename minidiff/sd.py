@@ -41,6 +41,7 @@ class StableDiffusion:
         self.vae, self.texts, self.tokenizers, self.prediction, self.size = vae, texts, tokenizers, prediction, size
         self.xl = unet.config.vec_dim is not None       # the UNet is told pooled text and sizes
         self.base = self.xl and len(texts) == 2         # SDXL's base has both text towers, its refiner the second
+        self.scale = 5. if self.xl else 7.5             # guidance, unless told otherwise
 
     def to(self, device):
         "Move every part to `device`"

@@ -155,7 +155,7 @@ def walk(
     captions,            # B texts of any length
     seed=0,              # image i uses seed + i
     steps=20,            # of the whole schedule
-    scale=None,          # guidance; 1 is off; None: 7.5, SDXL 5
+    scale=None,          # guidance; 1 is off; None: the model's own, 7.5 or SDXL's 5
     sampler="dpmpp_2m",  # euler, ddim, ddpm, heun or dpmpp_2m
     spacing="trailing",  # of the noise levels, see `schedule`
     eta=0.,              # fresh noise a step, euler only: 0 DDIM, 1 DDPM
@@ -185,7 +185,7 @@ def walk(
     clean = None if image is None else model.encode(image).expand_as(unit)
     x = enter(unit, sigmas, first, clean, z)
     cond, uncond = conditions(model, captions, tuple(side * model.vae.config.factor for side in shape[1:]), **reading)
-    denoise = cfg(model.denoise, cond, uncond, (5. if model.xl else 7.5) if scale is None else scale)
+    denoise = cfg(model.denoise, cond, uncond, model.scale if scale is None else scale)
     if mask is not None: denoise = inpainting(denoise, clean, latent_mask(mask, unit), unit)
     for _ in range(0 if z is None else first): draw()  # the noise that the model before has used up
     knobs = dict(noise=lambda x: draw().to(x)) | (dict(eta=eta) if eta else {}) if sampler in ("euler", "ddim", "ddpm") else {}

@@ -7,6 +7,7 @@ from minidiff import laptop, load
 from minidiff.cli import main
 from minidiff.clip import CLIPImageConfig, CLIPTextConfig
 from minidiff.laptop import Part
+from minidiff.recipes import make
 from minidiff.unet import UNetConfig
 
 
@@ -37,7 +38,7 @@ def test_unknown_words_warn_and_still_draw(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("words, says", [
-    (("sample", "a red three", "--steps", "0"), "'0'"), (("sample", "a red three", "--scale", "many"), "'many'"), (("sample", "a red three", "--scale", "nan"), "'nan'"),
+    (("sample", "a red three", "--steps", "0"), "'0'"), (("sample", "a red three", "--scale", "many"), "'many'"), (("sample", "a red three", "--size", "32"), "--model"), (("train", "all", "--steps", "3"), "--minutes"), (("sample", "a red three", "--scale", "nan"), "'nan'"),
     (("sample", "a red three", "--sampler", "magic"), "magic"), (("sample", "a red three", "--eta", "1"), "euler"), (("sample",), "CAPTION"),
     (("sample", "a red three", "--n", "-1"), "'-1'"), (("train", "everything"), "everything"), (("evaluate", "--n", "0"), "'0'"), (("sample", "a red three", "--device", "toaster"), "toaster"),
     (("sample", "a red three", "--weights", "/nowhere"), "/nowhere")])
@@ -100,6 +101,8 @@ def test_train_all_goes_on_and_shows_its_marks(tmp_path, monkeypatch, capsys):
     assert Image.open(tmp_path / "samples.png").width > 64
     frozen, tuned = load("clip", tmp_path).text_model.state_dict(), load("scenes", tmp_path).text.text_model.state_dict()
     assert any(not torch.equal(frozen[k], tuned[k]) for k in frozen), "the text tower did not learn with the UNet"
+    for _ in make("unet", tmp_path, steps=1, pool=1000, size=4, config=parts[2].knobs["config"]): pass
+    assert not (tmp_path / "text.safetensors").exists(), "a UNet of the frozen tower would be read with another"
 
 
 def test_save(tmp_path):

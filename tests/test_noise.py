@@ -131,3 +131,11 @@ def test_training_distributions():
     assert abs(t.mean() - 499.5) < 5 and t.min() < 2 and t.max() > 997
     a, b = (lognormal(4, generator=torch.Generator().manual_seed(7)) for _ in range(2))
     assert torch.equal(a, b)
+
+
+def test_middle_levels_are_logit_normal():
+    from minidiff.noise import middle_t
+    t = torch.searchsorted(SD, middle_t(20_000, generator=torch.Generator().manual_seed(0))).double()
+    logit = torch.log((t + .5) / (len(SD) - .5 - t))
+    assert abs(logit.mean()) < .03 and abs(logit.std() - .9) < .02
+    assert torch.isin(middle_t(1000, spread=9.), SD).all()

@@ -21,7 +21,7 @@ from .latent import seeded_noise, start
 from .judge import Judge
 from .metrics import DigitClassifier
 from .noise import SD, sigma_to_t, spaced
-from .sample import SAMPLERS, last
+from .sample import last, named_sampler
 from .unet import UNet, UNetConfig
 from .vae import VAE, VAEConfig
 from .weights import load_model, read_config, save_tensors, sha256
@@ -110,21 +110,19 @@ class TextToImage:
         seed=0,              # image i uses seed + i
         steps=20,            # evaluations of the guided denoiser
         scale=4.,            # guidance; 1 is off
-        sampler="dpmpp_2m",  # euler, heun or dpmpp_2m
+        sampler="dpmpp_2m",  # euler, ddim, ddpm, heun or dpmpp_2m
         eta=0.,              # fresh noise a step, euler only: 0 DDIM, 1 DDPM
         negative="",         # what guidance moves away from: one caption for all
     ):
         "Yield the latents [B,4,8,8] after each step; `decode` shows them. ValueError for knobs out of range"
         captions = [captions] if isinstance(captions, str) else list(captions)
         if not captions: raise ValueError("no captions: give at least one, such as 'a red three'")
-        if sampler not in SAMPLERS: raise ValueError(f"sampler {sampler!r} is unknown: choose one of {', '.join(SAMPLERS)}")
-        if eta and sampler not in ("euler", "ddim"): raise ValueError(f"eta {eta} needs sampler 'euler', not {sampler!r}")
         if steps < 1: raise ValueError(f"steps is {steps}: give 1 or more")
         noise = seeded_noise(range(seed, seed + len(captions)), self.shape, self.device)
+        sampler = named_sampler(sampler, eta, noise)
         sigmas = spaced(steps, SD).to(self.device)
         denoise = cfg(self.denoise, self.context(captions), self.context([negative] * len(captions)), scale)
-        knobs = dict(eta=eta, noise=noise) if eta else {}
-        yield from SAMPLERS[sampler](denoise, start(noise(), sigmas), sigmas, **knobs)
+        yield from sampler(denoise, start(noise(), sigmas), sigmas)
 
     @torch.no_grad()
     def decode(self, z):

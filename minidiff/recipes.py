@@ -22,7 +22,7 @@ from .metrics import DigitClassifier
 from .noise import SD, logit_normal_flow, middle_t, uniform_t
 from .pipeline import latent_denoiser, load, text_tower
 from .pools import FAMILY, Graphed, Recipe, captioned, families, from_bytes, latents, pick, scene_pool, shift, zero_shot
-from .train import Trainer, train
+from .train import Trainer, resume_run, save_run, train
 from .unet import UNet, UNetConfig
 from .vae import VAE, VAEConfig, psnr, vae_loss
 from .weights import save_model
@@ -152,11 +152,11 @@ def make(
     if not steps and not minutes: minutes = recipe.minutes
     trainer = Trainer(recipe.model, steps, minutes, recipe.lr, seed=seed, rank=rank, world=world)
     checkpoint, saved = folder / f"{name}.checkpoint.safetensors", time.time()
-    if checkpoint.exists(): trainer.resume(checkpoint)
+    if checkpoint.exists(): resume_run(trainer, checkpoint)
     amp = torch.bfloat16 if torch.device(device).type == "cuda" else None
     for loss in train(trainer, recipe.loss, lambda n: pick(recipe.pool, n, recipe.size, recipe.keep), amp):
         if rank == 0 and time.time() - saved > every:
-            trainer.save(checkpoint)
+            save_run(trainer, checkpoint)
             saved = time.time()
         yield trainer.done, loss
     if rank == 0: finish(name, recipe, trainer, folder, sizes, command)

@@ -17,7 +17,7 @@ from .guide import cfg
 from .latent import seeded_noise, start
 from .layers import time_features
 from .noise import SD, exponential, karras, sigma_to_t, spaced
-from .sample import SAMPLERS
+from .sample import named_sampler
 
 # %% ../nbs/17d_walk.ipynb #17d-005
 def schedule(
@@ -140,13 +140,17 @@ def latent_mask(
 
 # %% ../nbs/17d_walk.ipynb #17d-031
 def steps_of_span(
-    sigmas,  # schedule [n+1]
-    span,    # (begin, end), shares of the 1000 training steps, from noise (0) to picture (1)
+    sigmas,       # schedule [n+1]
+    span,         # (begin, end), shares of the 1000 training steps, from noise (0) to picture (1)
+    strength=1.,  # share of the steps, counted from the end, see `first_step`
 ):
-    "(first, stop): which steps of a schedule fall into a span, by their training step"
+    "(first, stop): which steps of a schedule fall into a span, by their training step, and into its last share `strength`"
     if not 0 <= span[0] < span[1] <= 1: raise ValueError(f"span {span} must run from a smaller to a larger share, both from 0 to 1")
     t = sigma_to_t(sigmas[:-1].double()).round(decimals=2)
-    return tuple(int((t >= round((1 - share) * len(SD))).sum()) for share in span)
+    first, stop = (int((t >= round((1 - share) * len(SD))).sum()) for share in span)
+    first = max(first, first_step(len(t), strength))
+    if first >= stop: raise ValueError(f"no step to walk: it would begin at step {first} and end at {stop} (strength {strength}, span {span})")
+    return first, stop
 
 # %% ../nbs/17d_walk.ipynb #17d-034
 @torch.no_grad()
@@ -170,8 +174,7 @@ def walk(
 ):
     "Yield the latents [B,C,h,w] after each step: text to image, image to image, inpainting, for every Stable Diffusion"
     if not captions: raise ValueError("no captions: give at least one")
-    if sampler not in SAMPLERS: raise ValueError(f"sampler {sampler!r} is unknown: one of {', '.join(SAMPLERS)}")
-    if eta and sampler not in ("euler", "ddim"): raise ValueError(f"eta {eta} needs sampler 'euler', not {sampler!r}")
+    sampler = named_sampler(sampler, eta, noise=lambda x: draw().to(x))
     if mask is not None and (image is None or mask.shape[-2:] != image.shape[-2:]): raise ValueError(f"a mask {list(mask.shape)} says what to paint in an image of its size: give image= too")
     if image is not None and len(image) not in (1, len(captions)): raise ValueError(f"{len(image)} images for {len(captions)} captions: give one, or one for each")
     sides = size or (model.size if image is None else tuple(image.shape[-2:]))
@@ -179,14 +182,11 @@ def walk(
     draw = seeded_noise(range(seed, seed + len(captions)), shape, model.device)
     unit = (draw() if noise is None else noise).to(model.device, model.dtype)
     if unit.shape != (len(captions), *shape): raise ValueError(f"noise is {list(unit.shape)}, the latents of {len(captions)} captions at this size {[len(captions), *shape]}")
-    first, stop = steps_of_span(sigmas, span)
-    if image is not None and z is None: first = max(first, first_step(len(sigmas) - 1, strength))
-    if first >= stop: raise ValueError(f"no step to walk: it would begin at step {first} and end at {stop} (strength {strength}, span {span})")
+    first, stop = steps_of_span(sigmas, span, 1. if image is None or z is not None else strength)
     clean = None if image is None else model.encode(image).expand_as(unit)
     x = enter(unit, sigmas, first, clean, z)
     cond, uncond = conditions(model, captions, tuple(side * model.vae.config.factor for side in shape[1:]), **reading)
     denoise = cfg(model.denoise, cond, uncond, model.scale if scale is None else scale)
     if mask is not None: denoise = inpainting(denoise, clean, latent_mask(mask, unit), unit)
     for _ in range(0 if z is None else first): draw()  # the noise that the model before has used up
-    knobs = dict(noise=lambda x: draw().to(x)) | (dict(eta=eta) if eta else {}) if sampler in ("euler", "ddim", "ddpm") else {}
-    return islice(SAMPLERS[sampler](denoise, x, sigmas[first:], **knobs), stop - first)
+    return islice(sampler(denoise, x, sigmas[first:]), stop - first)

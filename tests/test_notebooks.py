@@ -25,6 +25,9 @@ def test_light_and_fresh(path):
     outputs = [o for kind, _, c in cells(path) if kind == "code" for o in c["outputs"]]
     assert len(text.encode()) < 300_000
     assert not any(o["output_type"] == "error" for o in outputs)
+    prose = "".join(source for kind, source, _ in cells(path) if kind == "markdown")
+    assert not re.search(r"[\t\r\a\b\f\v]", prose), "a formula lost its backslash"
+    assert len(re.findall(r"\\left\b", prose)) == len(re.findall(r"\\right\b", prose)) and prose.count("$$") % 2 == 0
     assert "skip_exec" not in text and not re.search(r"#\|\s*eval:\s*false", text)
     if "default_exp" not in text or len(cells(path)) > 20: assert outputs, "no stored outputs: run it with jupyter nbconvert --execute --inplace"
 

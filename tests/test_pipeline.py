@@ -23,9 +23,11 @@ def test_pictures_do_not_depend_on_the_batch(model):
     torch.testing.assert_close(model.images(["a red three"] * 2, seed=5, **noisy)[1:], model.images(["a red three"], seed=6, **noisy), rtol=0, atol=1e-4)
 
 
-def test_same_seed_same_pictures(model):
-    assert torch.equal(model.images(CAPTIONS, seed=3, steps=3), model.images(CAPTIONS, seed=3, steps=3))
-    assert not torch.equal(model.images(CAPTIONS, seed=3, steps=3), model.images(CAPTIONS, seed=4, steps=3))
+@pytest.mark.parametrize("sampler", ["dpmpp_2m", "ddpm"])
+def test_same_seed_same_pictures(model, sampler):
+    knobs = dict(steps=3, sampler=sampler)
+    assert torch.equal(model.images(CAPTIONS, seed=3, **knobs), model.images(CAPTIONS, seed=3, **knobs))
+    assert not torch.equal(model.images(CAPTIONS, seed=3, **knobs), model.images(CAPTIONS, seed=4, **knobs))
 
 
 def test_steps_can_be_watched(model):

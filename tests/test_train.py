@@ -1,7 +1,7 @@
 "The training loop: exact resume, several processes, files of weights."
 import os, socket, subprocess, sys
 import pytest, torch
-from minidiff.train import EMA, Trainer, train, warmup_decay
+from minidiff.train import EMA, Trainer, resume_run, run_tensors, save_run, train, warmup_decay
 from minidiff.weights import load_tensors, save_tensors
 
 
@@ -19,11 +19,11 @@ def test_kill_and_resume_is_bit_equal(tmp_path, stop):
     for _ in steps: pass
     part, steps = run()
     for _ in range(stop): next(steps)
-    part.save(tmp_path / "run.safetensors")
+    save_run(part, tmp_path / "run.safetensors")
     again, steps = run(seed=1)  # a fresh process starts elsewhere
-    again.resume(tmp_path / "run.safetensors")
+    resume_run(again, tmp_path / "run.safetensors")
     for _ in steps: pass
-    a, b = whole.tensors(), again.tensors()
+    a, b = run_tensors(whole), run_tensors(again)
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
@@ -63,11 +63,11 @@ def test_ema_is_the_weighted_mean():
 def test_hostile_checkpoints(tmp_path):
     trainer, steps = run()
     next(steps)
-    trainer.save(tmp_path / "a.safetensors")
+    save_run(trainer, tmp_path / "a.safetensors")
     other, _ = run(steps=30)
-    with pytest.raises(ValueError, match="20 steps"): other.resume(tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="20 steps"): resume_run(other, tmp_path / "a.safetensors")
     stranger = Trainer(torch.nn.Linear(2, 2), 20)
-    with pytest.raises(ValueError, match="another model"): stranger.resume(tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="another model"): resume_run(stranger, tmp_path / "a.safetensors")
     whole = (tmp_path / "a.safetensors").read_bytes()
     for cut in (3, 60, len(whole) // 2):
         (tmp_path / "b.safetensors").write_bytes(whole[:cut])

@@ -1,5 +1,5 @@
 "Stable Diffusion 1, 2, XL and refiner, tiny and with every parameter moved: both layouts, every pipeline, against diffusers and transformers"
-import copy, importlib, json, math, struct, subprocess, sys
+import copy, importlib, json, math, random, struct, subprocess, sys
 from dataclasses import replace
 from pathlib import Path
 import pytest, torch
@@ -430,6 +430,8 @@ def test_openai_tokenizer():
     theirs, ours = module.SimpleTokenizer(), clip_tokenizer()
     for text in CAPTIONS + ["It's 3 o'clock!!  caf\u00e9 na\u00efve \U0001f600", "\u65e5\u672c\u8a9e \u30c6\u30b9\u30c8", "masterpiece, (best quality:1.3)", "http://x.y/?z=1"]:
         assert ours.encode(text) == theirs.encode(text), text
+    rng, letters = random.Random(0), "abcxyzABCXYZ0123456789 '.,!?-_()[]:;/\\@#$%*+=~^|<> \n\téßж日本😀"
+    for text in ("".join(rng.choices(letters, k=rng.randrange(60))) for _ in range(1000)): assert ours.encode(text) == theirs.encode(text), text
     for text in ("a &amp; b", "\u201cquoted\u201d"): assert ours.encode(text) != theirs.encode(text)
 
 

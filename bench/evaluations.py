@@ -19,15 +19,16 @@ def main():
 
     @torch.no_grad()
     def look(x): return torch.cat([eyes.features(part) for part in x.split(500)])
-    real, floor = look(mnist().images), fid(look(mnist().images), look(mnist(False).images[:args.n]))
+    real, floor = look(mnist().images), fid(look(mnist().images), look(mnist(False).images[torch.randperm(10_000, generator=torch.Generator().manual_seed(0))][:args.n]))
     noise = torch.randn(args.n, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     rows = []
     for name in args.samplers:
         for calls in args.calls:
-            sigmas = karras(calls // COST.get(name, 1), .02, args.sigma_max)
+            steps = calls // COST.get(name, 1)
+            sigmas = karras(steps, .02, args.sigma_max)
             torch.manual_seed(1)
             drawn = torch.cat([last(SAMPLERS[name](denoise, args.sigma_max * part, sigmas)) for part in noise.split(250)])
-            rows.append({"sampler": name, "evaluations": calls, "n": args.n, "FID": fid(real, look(drawn)), "floor": floor})
+            rows.append({"sampler": name, "evaluations": 2 * steps - 1 if name == "heun" else steps, "n": args.n, "FID": fid(real, look(drawn)), "floor": floor})
             print(name, calls, f"{rows[-1]['FID']:.2f}", flush=True)
     for row in rows:
         best = min(r["FID"] for r in rows if r["sampler"] == row["sampler"])

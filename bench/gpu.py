@@ -1,4 +1,4 @@
-"""Parts 2 and 6 on one GPU, in about four minutes: training in bf16, eager and compiled, with the share of the peak; text to image.
+"""Parts 2 and 6 on one GPU, in about seven minutes: training in bf16, eager and compiled, with the share of the peak; text to image.
 
 `python -m bench.gpu` needs CUDA and diffusers; `--tiny` runs the same lines on the CPU at toy sizes. Results: results/gpu_*.csv, or --out FOLDER."""
 import copy, time

@@ -28,7 +28,7 @@ def diffusers(cls, x, **config):
     @torch.no_grad()
     def loop():
         y = x
-        for t in scheduler.timesteps: y = scheduler.step(scheduler.scale_model_input(y, t), t, y).prev_sample
+        for t in scheduler.timesteps: y = scheduler.step(scheduler.scale_model_input(y, t), t, y, return_dict=False)[0]
 
     def run():
         scheduler.set_timesteps(STEPS)  # not timed
@@ -62,9 +62,9 @@ def small(x, **knobs):
 def rivals(x):
     "Each of our samplers, first, and what plays its part elsewhere"
     return {
-        "euler": {"minidiff euler": ours(euler, x), "diffusers Euler": diffusers(EulerDiscreteScheduler, x), "diffusers DDIM": diffusers(DDIMScheduler, x),
+        "euler": {"minidiff euler": ours(euler, x), "diffusers Euler": diffusers(EulerDiscreteScheduler, x), "diffusers DDIM": diffusers(DDIMScheduler, x, clip_sample=False),
                   "smalldiffusion DDIM": small(x, gam=1.), "denoising-diffusion-pytorch DDIM": lucidrains(x, STEPS)},
-        "ddpm": {"minidiff euler, eta 1": ours(euler, x, eta=1.), "diffusers DDPM": diffusers(DDPMScheduler, x), "diffusers Euler ancestral": diffusers(EulerAncestralDiscreteScheduler, x),
+        "ddpm": {"minidiff euler, eta 1": ours(euler, x, eta=1.), "diffusers DDPM": diffusers(DDPMScheduler, x, clip_sample=False), "diffusers Euler ancestral": diffusers(EulerAncestralDiscreteScheduler, x),
                  "smalldiffusion DDPM": small(x, gam=1., mu=.5), "denoising-diffusion-pytorch DDIM, eta 1": lucidrains(x, STEPS, 1.)},
         "heun": {"minidiff heun": ours(heun, x), "diffusers Heun": diffusers(HeunDiscreteScheduler, x)},
         "dpmpp_2m": {"minidiff dpmpp_2m": ours(dpmpp_2m, x), "diffusers DPM++(2M)": diffusers(DPMSolverMultistepScheduler, x),

@@ -3,9 +3,9 @@
 `python -m bench.quality` runs all; `python -m bench.quality --who minidiff --seconds 180 --seed 1` one. Each run adds a line to results/quality.csv.
 The budget counts the CPU time of the whole process from the first training step to the last (time.process_time() / threads), so that other work on the
 machine does not matter. Sampling is not counted, but its evaluations are told. One judge for all: the features of minidiff's digit classifier."""
-import itertools, math, time
+import csv, itertools, math, statistics, time
 from types import SimpleNamespace
-from bench.tools import THREADS, options, report
+from bench.tools import RESULTS, THREADS, options, report
 import torch
 import torch.nn.functional as F
 from minidiff import load
@@ -46,8 +46,8 @@ def trained(net, size, lr, warmup, decay, sampler, steps, mean=0., sigma_max=80.
     def estimate(x, sigma): return trainer.ema.model(x, sigma).clamp(-1, 1)
 
     def draw(n): return last(sampler(estimate, sigma_max * torch.randn(n, 1, 28, 28), karras(steps, .02, sigma_max), **how))
-    calls = 2 * steps - 1 if sampler is heun else steps
-    return SimpleNamespace(model=net, size=size, step=step, draw=draw, sampler=f"{sampler.__name__} {steps}", evaluations=calls)
+    calls, name = 2 * steps - 1 if sampler is heun else steps, "ancestral" if how.get("eta") else sampler.__name__
+    return SimpleNamespace(model=net, size=size, step=step, draw=draw, sampler=f"{name} {steps}", evaluations=calls)
 
 
 def ours(channels=(32, 64), patch=True, size=32, lr=3e-3, warmup=50, decay=.99, sampler=euler, steps=40, eta=1., **how):
@@ -130,14 +130,16 @@ def toy(steps=40):
     return SimpleNamespace(model=net, size=128, step=step, draw=draw, sampler=f"its mix {steps}", evaluations=steps)
 
 
-def descend(opt, loss):
+def descend(opt, loss, clip=None):
     opt.zero_grad()
     loss.backward()
+    if clip: torch.nn.utils.clip_grad_norm_([p for group in opt.param_groups for p in group["params"]], clip)
     opt.step()
 
 
-def diffusers(layers, target, attention=2, lr=1e-3):
-    "UNet2DModel of the Hugging Face course, or cut to the budget (one layer, attention at the coarsest level only); DDPM's training, squared cosine; DPM++(2M)"
+def diffusers(layers, target, attention=2, size=128, lr=1e-3):
+    """UNet2DModel of the Hugging Face course, or cut to the budget (one layer, attention at the coarsest level only). DDPM's training, squared cosine, gradients clipped as
+    in its training script; DPM++(2M) from the level that its documentation asks for with this schedule, estimates held in [-1,1]"""
     from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
     from diffusers.training_utils import EMAModel
     plain, attn = 3 - attention, attention
@@ -150,24 +152,24 @@ def diffusers(layers, target, attention=2, lr=1e-3):
         decayed(opt, lr, next(count), done)
         noise, t = torch.randn_like(x), torch.randint(1000, (len(x),))
         want = noise if target == "epsilon" else noising.get_velocity(x, noise, t)
-        descend(opt, F.mse_loss(net(noising.add_noise(x, noise, t), t).sample, want))
+        descend(opt, F.mse_loss(net(noising.add_noise(x, noise, t), t).sample, want), clip=1.)
         ema.step(net.parameters())
 
     @torch.no_grad()
-    def draw(n, steps=20):
+    def draw(n, steps=40):
         ema.store(net.parameters())
         ema.copy_to(net.parameters())
-        scheduler = DPMSolverMultistepScheduler.from_config(noising.config, thresholding=target == "epsilon", sample_max_value=1.)
+        scheduler = DPMSolverMultistepScheduler.from_config(noising.config, thresholding=True, sample_max_value=1., lambda_min_clipped=-5.1)
         scheduler.set_timesteps(steps)
         x = torch.randn(n, 1, 28, 28)
         for t in scheduler.timesteps: x = scheduler.step(net(x, t).sample, t, x).prev_sample
         ema.restore(net.parameters())
         return x
-    return SimpleNamespace(model=net, size=128, step=step, draw=draw, sampler="DPM++(2M) 20", evaluations=20)
+    return SimpleNamespace(model=net, size=size, step=step, draw=draw, sampler="DPM++(2M) 40", evaluations=40)
 
 
 def lucidrains(lr=1e-3):
-    "denoising-diffusion-pytorch: v target, sigmoid schedule, its EMA; DDIM in 50 steps"
+    "denoising-diffusion-pytorch: v target, sigmoid schedule, its EMA, clipped gradients and batches of 32 as in its own Trainer's example; DDIM in 50 steps"
     from denoising_diffusion_pytorch import GaussianDiffusion, Unet
     from ema_pytorch import EMA
     diffusion = GaussianDiffusion(Unet(dim=32, dim_mults=(1, 2, 4), channels=1, flash_attn=False), image_size=28, timesteps=1000, sampling_timesteps=50, objective="pred_v")
@@ -175,15 +177,15 @@ def lucidrains(lr=1e-3):
 
     def step(x, done):
         decayed(opt, lr, next(count), done)
-        descend(opt, diffusion((x + 1) / 2))
+        descend(opt, diffusion((x + 1) / 2), clip=1.)
         ema.update()
 
     def draw(n): return 2 * ema.ema_model.sample(n).clone() - 1
-    return SimpleNamespace(model=diffusion.model, size=128, step=step, draw=draw, sampler="DDIM 50", evaluations=50)
+    return SimpleNamespace(model=diffusion.model, size=32, step=step, draw=draw, sampler="DDIM 50", evaluations=50)
 
 
 def smalldiffusion(ch, lr=7e-4):
-    "smalldiffusion's example for 28x28 (64 channels), or cut to the budget (32); its accelerated sampler, gam 1.6, 20 steps"
+    "smalldiffusion's example for 28x28 (64 channels), or cut to the budget (32); its accelerated sampler, gam 1.6"
     from smalldiffusion import ScheduleLogLinear, Scaled, Unet, samples
     net, schedule = Scaled(Unet)(28, 1, 1, ch=ch, ch_mult=(1, 1, 2), attn_resolutions=(14,)), ScheduleLogLinear(N=800, sigma_min=.01, sigma_max=20)
     opt, ema, count = torch.optim.AdamW(net.parameters(), lr), EMA(net, .999), itertools.count()
@@ -194,8 +196,8 @@ def smalldiffusion(ch, lr=7e-4):
         descend(opt, net.get_loss(x, sigma, noise))
         ema.update(net)
 
-    def draw(n): return last(samples(ema.model, schedule.sample_sigmas(20), gam=1.6, batchsize=n))
-    return SimpleNamespace(model=net, size=128, step=step, draw=draw, sampler="accelerated 20", evaluations=20)
+    def draw(n): return last(samples(ema.model, schedule.sample_sigmas(40), gam=1.6, batchsize=n))
+    return SimpleNamespace(model=net, size=128, step=step, draw=draw, sampler="accelerated 40", evaluations=40)
 
 
 WHO = {
@@ -204,6 +206,7 @@ WHO = {
     "plain 32-64-96": plain,
     "toy UNet, x0": toy,
     "diffusers cut, v": lambda: diffusers(1, "v_prediction", attention=1),
+    "diffusers cut, v, batch 32": lambda: diffusers(1, "v_prediction", attention=1, size=32),
     "diffusers cut, eps": lambda: diffusers(1, "epsilon", attention=1),
     "diffusers course, eps": lambda: diffusers(2, "epsilon"),
     "denoising-diffusion-pytorch, v": lucidrains,
@@ -214,7 +217,7 @@ WHO = {
 def run(who, seconds, seed, n, pictures=None):
     "Train, draw, judge: one row of the table"
     torch.manual_seed(seed)
-    images, test = mnist().images, mnist(False).images
+    images, test = mnist().images, mnist(False).images[torch.randperm(10_000)]
     contender, rng, steps = WHO[who](), torch.Generator().manual_seed(seed), 0
     began, wall = time.process_time(), time.perf_counter()
     while (spent := (time.process_time() - began) / THREADS) < seconds:
@@ -233,6 +236,18 @@ def run(who, seconds, seed, n, pictures=None):
 def main():
     args = options(__doc__, who=list(WHO), seconds=[180, 600], seed=[0, 1, 2], n=2000, pictures="")
     for seconds, seed, who in itertools.product(args.seconds, args.seed, args.who): report("quality", [run(who, seconds, seed, args.n, args.pictures)], add=True)
+    summary()
+
+
+def summary():
+    "All rows of results/quality.csv: median, least and most FID of the seeds, and the median as a multiple of ours"
+    runs = {}
+    with open(RESULTS / "quality.csv", newline="") as file:
+        for row in csv.DictReader(file): runs.setdefault((float(row["seconds"]) * int(row["threads"]), row["n"], row["who"]), []).append(float(row["FID"]))
+    for (budget, n, who), fids in sorted(runs.items()):
+        mine = runs.get((budget, n, "minidiff"))
+        print(f"{budget:6.0f} CPU s  {n:>5} pictures  {who:32} FID {statistics.median(fids):6.1f} ({min(fids):.1f} to {max(fids):.1f}, {len(fids)} seeds)"
+              + (f"  {statistics.median(fids) / statistics.median(mine):5.2f} x ours" if mine else ""))
 
 
 if __name__ == "__main__": main()

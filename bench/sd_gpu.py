@@ -3,7 +3,7 @@
     python bench/sd_gpu.py            # one table, about 4 minutes a type (--types float16) on one H100
     python bench/sd_gpu.py --tiny     # a small model on the CPU: does the script work?
 
-Each row: milliseconds of the best of several calls, peak memory, and the share of the GPU's half-precision peak that the UNet's
+Each row: milliseconds of the best of several calls, ours and theirs one after the other, peak memory, and the share of the GPU's half-precision peak that the UNet's
 multiply-adds reach (peak measured here by a large matrix product). eager and torch.compile (reduce-overhead for the UNet alone).
 """
 import argparse, time

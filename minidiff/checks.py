@@ -632,7 +632,7 @@ def _(fid_at_infinity):
         yours, plain = float(fid_at_infinity(a, b)), fid(a, b)
         bias = bias or plain  # equal distributions come first: all of it is bias
         expect(abs(yours - plain) > 1e-6, f"you gave fid itself, {plain:.2f}: compute it at several n and follow the line to 1/n = 0")
-        expect(abs(yours - truth) < .45 * bias, f"the distributions are {truth:.2f} apart, fid at n = 1200 says {plain:.2f} and you say {yours:.2f}: is the line fitted over 1/n, and read at 1/n = 0?")
+        expect(abs(yours - truth) < .45 * bias, f"the distributions are {truth:.2f} apart, fid at n = 1200 says {plain:.2f} and you say {yours:.2f}: are both sets shortened to n rows, is the line fitted over 1/n, and read at 1/n = 0?")
 
 # %% ../nbs/99_checks.ipynb #99-054
 @exercise("09.3")

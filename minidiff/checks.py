@@ -414,7 +414,7 @@ def _(sees):
         net(x)[0, 0, 5].backward()
         seen = x.grad.nonzero()[:, 2]
         want, got = (seen.max() - seen.min() + 1).item(), sees(kernels, strides)
-        expect(got == want, f"kernels {kernels} with strides {strides} see {want} pixels, you gave {got}: a kernel k adds (k - 1) steps, "
+        expect(got == want, f"kernels {kernels} with strides {strides} see a window of {want} pixels, you gave {got}: a kernel k adds (k - 1) steps, "
                "and a step is worth the product of the strides of the layers BEFORE it")
 
 # %% ../nbs/99_checks.ipynb #99-038
@@ -459,7 +459,7 @@ def _(reads_text):
         with torch.device("meta"): net = UNet(config)
         where = {key: sum(p.numel() for n, p in net.named_parameters() if key in n) for key in ("attn2.to_k", "attn2.to_v", "attn2.", "")}
         want, got = (where["attn2.to_k"] + where["attn2.to_v"]) / where[""], float(reads_text(config))
-        expect(abs(got - where["attn2."] / where[""]) > 1e-9, f"for {name} you gave {got:.4f}, all of cross-attention: queries and outputs see pixels only")
+        expect(abs(got - where["attn2."] / where[""]) > 1e-9, f"for {name} you gave {got:.4f}, all of cross-attention: to_q reads pixels and to_out what attention has mixed; only to_k and to_v read ctx")
         expect(abs(got - want) < 1e-6, f"for {name} the share is {want:.4f}, you gave {got:.4f}: count to_k and to_v of attn2, not of attn1, "
                "and divide by all parameters")
 
@@ -503,7 +503,7 @@ def _(half_life):
     "The share of an old weight after that many steps is one half"
     for decay in (.5, .9, .99, .9999):
         h = half_life(decay)
-        expect(abs(decay ** h - .5) < 1e-6, f"with decay {decay} a weight {h:.2f} steps old keeps the share {decay ** h:.3f}, not one half: solve decay ** k = 1/2")
+        expect(abs(decay ** h - .5) < 1e-6, f"with decay {decay} a weight {h:.2f} steps old keeps the share {decay ** h:.3f}, not one half of what it had when it was new: solve decay ** k = 1/2")
 
 # %% ../nbs/99_checks.ipynb #99-045
 @exercise("07.3")

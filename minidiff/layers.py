@@ -15,7 +15,7 @@ from torch import nn
 
 # %% ../nbs/06_layers.ipynb #06-013
 class ResBlock(nn.Module):
-    "Two 3x3 convolutions beside a shortcut: x [B,c_in,H,W], emb [B,emb_dim] or None -> [B,c_out,H,W] (arXiv:1512.03385)"
+    "Two 3x3 convolutions beside a shortcut: x [B,c_in,H,W], emb [B,emb_dim] or None -> [B,c_out,H,W] (arXiv:1603.05027)"
     def __init__(self, c_in, c_out, emb_dim=None, groups=32, eps=1e-5):
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, c_in, eps)
@@ -35,7 +35,7 @@ class ResBlock(nn.Module):
 def zero_init(
     model,  # any module; changed in place
 ):
-    "Zero the last layer of every residual branch and `conv_out`, so that training starts from the identity; returns `model`"
+    "Zero the last layer of every residual block and spatial transformer, and `conv_out`, so that an untrained UNet says 0; returns `model`"
     for name, layer in model.named_modules():
         if name.split(".")[-1] in ("conv2", "proj_out", "conv_out"):
             nn.init.zeros_(layer.weight)

@@ -154,8 +154,9 @@ class Tokenizer:
             raise FileNotFoundError(f"{folder} lacks {' and '.join(missing)}: a CLIP tokenizer is a folder that holds both")
         vocab, config = json.loads(files["vocab.json"]), json.loads(files.get("tokenizer_config.json", "{}"))
         merges = [line.split(" ") for line in files["merges.txt"].split("\n") if line and not line.startswith("#version")]
-        pad = config.get("pad_token") or EOS
+        special = {} if "added_tokens_decoder" in config else json.loads(files.get("special_tokens_map.json", "{}"))  # older folders: this file wins
+        pad = special.get("pad_token") or config.get("pad_token") or EOS
         return cls(vocab, merges, config.get("model_max_length", 77), vocab.get(pad if isinstance(pad, str) else pad["content"]))
 
 # %% ../nbs/12_bpe.ipynb #12-030
-TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
+TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")

@@ -26,7 +26,7 @@ def folder_tokenizer(
 
 # %% ../nbs/17e_tokens.ipynb #17e-031
 def clip_tokenizer(
-    pad_id=None,  # None: the end of text; SDXL's second tokenizer pads with 0
+    pad_id=None,  # None: the end of text; OpenCLIP's towers (SD 2, SDXL's second) pad with 0
 ):
     "CLIP's own `Tokenizer`, from whichever package here ships its vocabulary (clip-anytorch, open-clip-torch or openai-clip)"
     found = [Path(place) / "bpe_simple_vocab_16e6.txt.gz" for name in ("clip", "open_clip") if (spec := find_spec(name)) for place in spec.submodule_search_locations or ()]
@@ -42,9 +42,9 @@ def find_tokenizer(
     folder,  # of a model or of a tokenizer; None for CLIP's own vocabulary
     tower,   # the `TextEncoder` that will read its ids
 ):
-    "The `Tokenizer` of a text tower; SDXL's second pads with 0. ValueError if it is not the tower's"
+    "The `Tokenizer` of a text tower; OpenCLIP's (SD 2, SDXL's second) pad with 0. ValueError if it is not the tower's"
     place = folder / name.replace("text_encoder", "tokenizer") if folder else None
-    pad_id = 0 if name == "text_encoder_2" else None
+    pad_id = 0 if tower.config.act == "gelu" else None  # OpenCLIP's towers: SD 2's, SDXL's second
     if place and place.is_dir(): found = folder_tokenizer(place)
     elif folder and any(folder.glob("*.json")) and not (folder / "model_index.json").is_file():
         found = folder_tokenizer(folder)

@@ -248,3 +248,40 @@ def test_every_named_sampler_runs():
     for name, sampler in SAMPLERS.items():
         assert last(sampler(mixture, start(karras(5)), karras(5))).isfinite().all(), name
     assert last(iter([])) is None
+
+
+def crowson(name, x, sigmas, eta=0., noise=None):
+    "The steps of k-diffusion (K. Crowson, 2022) in its own algebra: slopes d, and DPM++(2M) in the logarithm of sigma"
+    old = None
+    for i, (s, s2) in enumerate(zip(sigmas, sigmas[1:])):
+        denoised = mixture(x, s.item())
+        d, up = (x - denoised)/s, torch.zeros((), dtype=F64)
+        if name == "dpmpp_2m":
+            t, t2, target = -s.log(), -s2.log(), denoised
+            if old is not None and s2 > 0:
+                r = (t + sigmas[i-1].log())/(t2 - t)
+                target = (1 + 1/(2*r))*denoised - 1/(2*r)*old
+            x, old = (s2/s)*x - (t - t2).expm1()*target, denoised
+            continue
+        if eta: up = torch.minimum(s2, eta*(s2**2*(s**2 - s2**2)/s**2)**.5)
+        if name == "heun" and s2 > 0:
+            x2 = x + d*(s2 - s)
+            d = (d + (x2 - mixture(x2, s2.item()))/s2)/2
+        x = x + d*((s2**2 - up**2)**.5 - s)
+        if up > 0: x = x + noise[i]*up
+    return x
+
+
+@pytest.mark.parametrize("name, sampler, eta", [("euler", euler, 0.), ("heun", heun, 0.), ("dpmpp_2m", dpmpp_2m, 0.), ("euler", euler, .5), ("euler", euler, 1.)])
+def test_samplers_in_k_diffusions_algebra(name, sampler, eta):
+    sigmas = karras(20, SD[0].item(), SD[-1].item()).double()
+    x, fresh = start(sigmas), noises(20, start(sigmas))
+    knobs = dict(eta=eta, noise=lambda x, it=iter(fresh): next(it)) if eta else {}
+    assert worst(crowson(name, x, sigmas, eta, fresh), last(sampler(mixture, x, sigmas, **knobs))) < 1e-10
+
+
+def test_linspace_is_k_diffusions_get_sigmas():
+    from minidiff.noise import spaced
+    t, logs = torch.linspace(999, 0, 20), SD.log()
+    theirs = ((1 - t.frac())*logs[t.floor().long()] + t.frac()*logs[t.ceil().long()]).exp()
+    assert (theirs - spaced(20, SD, "linspace")[:-1]).abs().max() < 5e-6

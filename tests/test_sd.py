@@ -255,7 +255,8 @@ def test_prediction_is_found_out():
 def test_v_pred_mark(folders, tmp_path):
     "SDXL finetunes that predict v carry an empty tensor of that name"
     state = foreign("sd1", v_pred=torch.zeros(0))
-    assert load(write(tmp_path / "v.safetensors", state), tokenizer=folders / "sd1").prediction == "v_prediction"
+    model = load(write(tmp_path / "v.safetensors", state), tokenizer=folders / "sd1")
+    assert model.prediction == "v_prediction" and model.size == 64 * 2  # the tiny VAE's factor; 96 latents are SD 2's
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------
@@ -823,3 +824,35 @@ def test_time_features():
     from diffusers.models.embeddings import get_timestep_embedding
     t = torch.linspace(0, 1024, 57)
     for dim in (256, 320): assert (time_features(t, dim) - get_timestep_embedding(t, dim, flip_sin_to_cos=True, downscale_freq_shift=0)).abs().max() <= 1e-7
+
+
+@pytest.mark.parametrize("prediction, end, golden", [("epsilon", True, .3301), ("v", True, .2251), ("epsilon", False, .2409), ("v", False, .0985)])
+def test_goldens_of_dpmpp_2m(prediction, end, golden):
+    "10 steps to the table's lowest level (final_sigmas_type sigma_min), or to zero"
+    table = linear_betas_table(1000)
+    levels = table[torch.linspace(999, 0, 11).round().long()[:-1]]
+    sigmas = torch.cat([levels, table[:1], torch.zeros(1)] if end else [levels, torch.zeros(1)])
+    x = list(dpmpp_2m(dummy(table, prediction=prediction), DUMMY * (1 + levels[0].double()**2) ** .5, sigmas))[9]
+    assert abs(x.abs().mean() * (1 + sigmas[10].double()**2) ** -.5 - golden) < 1e-4
+
+
+def test_golden_of_heun():
+    "Their test hands the scaled sample on, and scales again before a step's second call"
+    sigmas = spaced(10, LINEAR, "linspace").double().tolist()
+    x = DUMMY * sigmas[0]
+    for s, s2 in zip(sigmas, sigmas[1:]):
+        scales = iter([1., (1 + s2 * s2) ** -.5])
+        def denoise(x, s):
+            t = sigma_to_t(torch.tensor(s, dtype=F64), LINEAR)
+            return x - s * x * next(scales) * t / (t + 1)
+        x = next(heun(denoise, x * (1 + s * s) ** -.5, [s, s2, 0.] if s2 else [s, 0.]))
+    assert abs(x.abs().sum() - .1233) < 1e-3
+
+
+def test_openclips_towers_pad_with_0(tmp_path):
+    "SD 2's too; its published folder says so in special_tokens_map.json alone, which transformers reads last"
+    tower = lambda act: TextEncoder(CLIPTextConfig(vocab=49408, width=64, layers=1, heads=1, act=act))
+    assert [tokens.find_tokenizer("text_encoder", None, tower(act)).pad_id for act in ("quick_gelu", "gelu")] == [49407, 0]
+    TOKENIZER.save(tmp_path)
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(dict(pad_token=TOKENIZER.pieces[0])))
+    assert folder_tokenizer(tmp_path).pad_id == transformers.CLIPTokenizer.from_pretrained(tmp_path).pad_token_id == 0

@@ -168,3 +168,20 @@ def test_bad_configs_are_refused(bad, word):
 def test_bad_inputs_are_refused(bad, word):
     good = dict(x=torch.zeros(2, 4, 8, 8), t=torch.zeros(2), ctx=torch.zeros(2, 7, 128))
     with pytest.raises(ValueError, match=word): UNet(COURSE)(**{**good, **bad})
+
+
+@pytest.mark.parametrize("name", ["sd", "xl", "refiner"])
+def test_numbers_in_float32(name):
+    "With their own sines, of the time and of SDXL's five or six numbers"
+    c = SMALL[name]
+    theirs, ours = shaken(twin(c)).float(), UNet(c)
+    ours.load_state_dict(theirs.state_dict())
+    x, t, ctx, _ = inputs(c, (16, 16))
+    x, ctx, vec, more = x.float(), ctx.float(), None, {}
+    if c.vec_dim:
+        told = torch.tensor([[1024., 768, 0, 17, 1024, 1024], [300, 200, 5, 0, 512, 640]])[:, :6 if name == "xl" else 5]
+        pooled = torch.randn(2, c.vec_dim - told.shape[1] * c.vec_time_dim)
+        vec = torch.cat([pooled, time_features(told.flatten(), c.vec_time_dim).view(2, -1)], 1)
+        more = dict(added_cond_kwargs=dict(text_embeds=pooled, time_ids=told))
+    with torch.no_grad(): a, b = ours(x, t, ctx, vec), theirs(x, t, encoder_hidden_states=ctx, **more).sample
+    assert (a - b).norm() / b.norm() <= 5e-6

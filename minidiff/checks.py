@@ -762,16 +762,19 @@ def _(end_std):
 @exercise("11.3")
 def _(Whitened):
     "Mean 0 and variance 1 in each channel, from statistics taken once"
-    from minidiff.vae import Identity
+    class Twice:
+        def encode(self, x): return 2*x
+        def decode(self, z): return z/2
     g = torch.Generator().manual_seed(0)
     spread, centre = torch.tensor([.5, 1., 4., 9.]).view(1, 4, 1, 1), torch.tensor([5., -1., 0., 2.]).view(1, 4, 1, 1)
     raw = torch.randn(256, 4, 8, 8, generator=g)*spread + centre
-    codec = Whitened(Identity(), raw)
-    z = codec.encode(raw)
+    codec, x = Whitened(Twice(), raw), raw/2
+    z = codec.encode(x)
     expect(z.mean((0, 2, 3)).abs().max() < .01, f"channel means should be 0, yours are {[round(m, 2) for m in z.mean((0, 2, 3)).tolist()]}")
     expect((z.std((0, 2, 3)) - 1).abs().max() < .01, f"channel standard deviations should be 1, yours are {[round(m, 2) for m in z.std((0, 2, 3)).tolist()]}: one for each channel?")
-    expect((codec.encode(raw[:1]) - z[:1]).abs().max() < 1e-4, "one picture alone should get the latents that it gets in a batch: take the statistics once, when the codec is made")
-    expect((codec.decode(z) - raw).abs().max() < 1e-3, "decode should undo encode: multiply by the std first, then add the mean")
+    expect((codec.encode(x[:1]) - z[:1]).abs().max() < 1e-4, "one picture alone should get the latents that it gets in a batch: take the statistics once, when the codec is made")
+    expect((codec.decode(z) - x).abs().max() < 1e-3, "decode should undo encode: multiply by the std first, then add the mean")
+    expect((codec.encode(x[:, :, :4, :4]) - z[:, :, :4, :4]).abs().max() < 1e-4, "a picture of another size should get the same treatment: one mean and std a channel, not a pixel")
 
 # %% ../nbs/99_checks.ipynb #99-065
 @exercise("11.4")
@@ -1057,11 +1060,15 @@ def _(edit_mask):
     g = torch.Generator().manual_seed(0)
     z, where = torch.randn(3, 4, 8, 8, generator=g), torch.zeros(3, 1, 8, 8)
     for i in range(3): where[i, 0, 1 + i:4 + i, 2:5 + i] = 1.
-    strong = torch.tensor([.2, 1., 5.]).view(-1, 1, 1, 1)
-    def old(x, sigma): return x/(1 + sigma**2)
-    def new(x, sigma): return x/(1 + sigma**2) + strong*(where*(1. + .1*x.mean(1, keepdim=True)) + .6*x.roll(1, 3)/(1 + sigma))
+    strong, seen = torch.tensor([.2, 1., 5.]).view(-1, 1, 1, 1), []
+    def old(x, sigma):
+        seen.append(x)
+        return x/(1 + sigma**2)
+    def new(x, sigma): return x/(1 + sigma**2) + strong*(where*(1. + .1*x.mean(1, keepdim=True))*x[:, :1].sign() + .6*x.roll(1, 3)/(1 + sigma))
     noises = [torch.randn(z.shape, generator=g) for _ in range(16)]
     got = edit_mask(old, new, z, 2., noises)
+    var = torch.cat(seen).var().item()
+    expect(abs(var/5 - 1) < .1, f"latents of variance 1 at noise level 2 have variance 5, but your denoisers were shown pictures of variance {var:.1f}: z + sigma*e, for each e of noises")
     expect(tuple(got.shape) == (3, 1, 8, 8), f"the mask should be [B,1,H,W] = [3,1,8,8], not {list(got.shape)}: average over the channels, keep the axis")
     expect(set(got.unique().tolist()) <= {0., 1.}, "the mask should hold 0 and 1 only")
     wrong = (got != where).flatten(1).float().sum(1).tolist()

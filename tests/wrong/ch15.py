@@ -11,6 +11,7 @@ WRONG = {
         "import torch\ndef latent_mask(mask):\n    return (torch.nn.functional.avg_pool2d(mask, 8) > .5).float()",
     ],
     "15.3": [
+        "def edit_mask(old, new, z, sigma, noises):\n    gap = sum((new(z + e, sigma) - old(z + e, sigma)).abs().mean(1, keepdim=True) for e in noises)/len(noises)\n    return (gap/gap.amax((2, 3), keepdim=True) > .5).float()",
         "def edit_mask(old, new, z, sigma, noises):\n    x = z + sigma*noises[0]\n    gap = (new(x, sigma) - old(x, sigma)).abs().mean(1, keepdim=True)\n    return (gap/gap.amax((2, 3), keepdim=True) > .5).float()",
         "def edit_mask(old, new, z, sigma, noises):\n    gap = sum((new(z + sigma*e, sigma) - old(z + sigma*e, sigma)).abs().mean(1, keepdim=True) for e in noises)/len(noises)\n    return (gap/gap.max() > .5).float()",
         "def edit_mask(old, new, z, sigma, noises):\n    gap = sum((new(z + sigma*e, sigma) - old(z + sigma*e, sigma)).abs() for e in noises)/len(noises)\n    return (gap/gap.amax((2, 3), keepdim=True) > .5).float()",

@@ -1,5 +1,5 @@
 "The training loop: exact resume, several processes, files of weights."
-import os, socket, subprocess, sys
+import os, subprocess, sys
 import pytest, torch
 from minidiff.train import EMA, Trainer, resume_run, run_tensors, save_run, train, warmup_decay
 from minidiff.weights import load_tensors, save_tensors
@@ -98,11 +98,9 @@ save_tensors(f"{rank}.safetensors", dict(model.state_dict(), step=torch.tensor(t
 
 def on_two_processes(folder, script):
     (folder / "two.py").write_text(script)
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}", "--master-addr=127.0.0.1", "two.py"],
-                   cwd=folder, check=True, timeout=200, capture_output=True)
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2", "two.py"],
+                          cwd=folder, timeout=200, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_two_processes_stop_together(tmp_path):

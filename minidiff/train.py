@@ -7,7 +7,7 @@ __all__ = ['warmup_decay', 'EMA', 'average_gradients', 'of_first', 'start_proces
            'resume_run']
 
 # %% ../nbs/07_train.ipynb #07-002
-import copy, os, time
+import atexit, copy, os, time
 import torch
 import torch.distributed as dist
 from .weights import load_tensors, save_tensors
@@ -67,7 +67,9 @@ def start_process(
 ):
     "Join the processes that torchrun started, if it did: (device, rank, world)"
     if "RANK" not in os.environ: return torch.device(device), 0, 1
-    if not dist.is_initialized(): dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+        atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())  # or its threads may abort the exit
     rank, world = dist.get_rank(), dist.get_world_size()
     if device == "cuda": torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     return torch.device(device, torch.cuda.current_device()) if device == "cuda" else torch.device(device), rank, world

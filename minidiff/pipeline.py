@@ -109,7 +109,7 @@ class TextToImage:
         captions,            # list of captions, or one
         seed=0,              # image i uses seed + i
         steps=20,            # evaluations of the guided denoiser
-        scale=4.,            # guidance; 1 is off
+        scale=None,          # guidance; 1 is off; None: the model's own
         sampler="dpmpp_2m",  # euler, ddim, ddpm, heun or dpmpp_2m
         eta=0.,              # fresh noise a step, euler only: 0 DDIM, 1 DDPM
         negative="",         # what guidance moves away from: one caption for all
@@ -121,7 +121,7 @@ class TextToImage:
         noise = seeded_noise(range(seed, seed + len(captions)), self.shape, self.device)
         sampler = named_sampler(sampler, eta, noise)
         sigmas = spaced(steps, SD).to(self.device)
-        denoise = cfg(self.denoise, self.context(captions), self.context([negative] * len(captions)), scale)
+        denoise = cfg(self.denoise, self.context(captions), self.context([negative] * len(captions)), self.scale if scale is None else scale)
         yield from sampler(denoise, start(noise(), sigmas), sigmas)
 
     @torch.no_grad()

@@ -91,6 +91,7 @@ def named_sampler(
 ):
     "The sampler of that name, told what it needs besides denoise, x and sigmas. ValueError for an unknown name, or an eta that it cannot use"
     if name not in SAMPLERS: raise ValueError(f"sampler {name!r} is unknown: choose one of {', '.join(SAMPLERS)}")
-    if name in ("euler", "ddim"): return partial(euler, eta=eta, noise=noise)
-    if eta: raise ValueError(f"eta {eta} needs sampler 'euler', not {name!r}")
-    return partial(SAMPLERS[name], noise=noise) if name == "ddpm" else SAMPLERS[name]
+    if eta and name not in ("euler", "ddim"): raise ValueError(f"eta {eta} needs sampler 'euler', not {name!r}")
+    knobs = dict(noise=noise) if name in ("euler", "ddim", "ddpm") else {}
+    if eta: knobs["eta"] = eta
+    return partial(SAMPLERS[name], **knobs)

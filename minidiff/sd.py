@@ -114,6 +114,7 @@ def check_fit(
     told = unet.vec_dim and (texts[-1].proj or 0) + (6 if len(texts) == 2 else 5) * unet.vec_time_dim
     if told != unet.vec_dim: raise ValueError(f"{path}: its UNet is told {unet.vec_dim} numbers, its text towers and sizes give {told}")
 
+# %% ../nbs/17_sd15.ipynb #17-020a
 def load(
     path,                 # a diffusers folder, or one .safetensors file in ldm's layout
     dtype=torch.float32,  # of UNet and text towers; the VAE stays in float32 at least

@@ -92,6 +92,7 @@ class Trainer:
     ):
         if (steps is None) == (minutes is None): raise ValueError(f"steps {steps} and minutes {minutes}: give one of them")
         self.model, self.ema, self.steps, self.minutes, self.lr, self.warmup = model, EMA(model, decay), steps, minutes, lr, warmup
+        self.length = f"{steps} steps, {minutes} minutes"
         self.clip, self.seed, self.rank, self.world, self.step, self.done, self.begun = clip, seed, rank, world, 0, 0., time.time()
         fused = next(model.parameters()).device.type == "cuda"
         self.opt = torch.optim.AdamW(model.parameters(), lr=lr, betas=(.9, .99), weight_decay=weight_decay, fused=fused)
@@ -146,7 +147,7 @@ def save_run(
     path,     # of the checkpoint (safetensors)
 ):
     "Write a checkpoint, in one piece or not at all"
-    save_tensors(path, run_tensors(trainer), step=trainer.step, length=f"{trainer.steps} steps, {trainer.minutes} minutes", seconds=time.time() - trainer.begun)
+    save_tensors(path, run_tensors(trainer), step=trainer.step, length=trainer.length, seconds=time.time() - trainer.begun)
 
 def resume_run(
     trainer,  # made like the one that was saved
@@ -154,8 +155,7 @@ def resume_run(
 ):
     "Go on from a checkpoint: the same weights as a run that never stopped. ValueError if it is another model's or another length's"
     state, meta = load_tensors(path)
-    length = f"{trainer.steps} steps, {trainer.minutes} minutes"
-    if meta.get("length") != length: raise ValueError(f"{path} is a run of {meta.get('length')}, this one of {length}: give the same, or another folder")
+    if meta.get("length") != trainer.length: raise ValueError(f"{path} is a run of {meta.get('length')}, this one of {trainer.length}: give the same, or another folder")
     part = lambda name: {k[len(name):]: v for k, v in state.items() if k.startswith(name)}
     try:
         trainer.model.load_state_dict(part("model."))

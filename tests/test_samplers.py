@@ -250,34 +250,35 @@ def test_every_named_sampler_runs():
     assert last(iter([])) is None
 
 
-def crowson(name, x, sigmas, eta=0., noise=None):
-    "The steps of k-diffusion (K. Crowson, 2022) in its own algebra: slopes d, and DPM++(2M) in the logarithm of sigma"
-    old = None
+def by_slopes(x, sigmas, heun=False, eta=0., noise=()):
+    "Euler, ancestral Euler and Heun as k-diffusion states them: by the slope dx/dsigma, fresh noise added after the step"
+    slope = lambda x, s: (x - mixture(x, s.item()))/s
     for i, (s, s2) in enumerate(zip(sigmas, sigmas[1:])):
-        denoised = mixture(x, s.item())
-        d, up = (x - denoised)/s, torch.zeros((), dtype=F64)
-        if name == "dpmpp_2m":
-            t, t2, target = -s.log(), -s2.log(), denoised
-            if old is not None and s2 > 0:
-                r = (t + sigmas[i-1].log())/(t2 - t)
-                target = (1 + 1/(2*r))*denoised - 1/(2*r)*old
-            x, old = (s2/s)*x - (t - t2).expm1()*target, denoised
-            continue
-        if eta: up = torch.minimum(s2, eta*(s2**2*(s**2 - s2**2)/s**2)**.5)
-        if name == "heun" and s2 > 0:
-            x2 = x + d*(s2 - s)
-            d = (d + (x2 - mixture(x2, s2.item()))/s2)/2
-        x = x + d*((s2**2 - up**2)**.5 - s)
-        if up > 0: x = x + noise[i]*up
+        fresh = eta*s2*(1 - (s2/s)**2)**.5
+        step, d = (s2**2 - fresh**2)**.5 - s, slope(x, s)
+        if heun and s2 > 0: d = (d + slope(x + step*d, s2))/2
+        x = x + step*d + (fresh*noise[i] if eta else 0)
     return x
 
 
-@pytest.mark.parametrize("name, sampler, eta", [("euler", euler, 0.), ("heun", heun, 0.), ("dpmpp_2m", dpmpp_2m, 0.), ("euler", euler, .5), ("euler", euler, 1.)])
-def test_samplers_in_k_diffusions_algebra(name, sampler, eta):
+def by_exponentials(x, sigmas):
+    "DPM++(2M) as its paper and k-diffusion state it: in lambda = -log(sigma)"
+    before = None
+    for s, s2, s0 in zip(sigmas, sigmas[1:], [None, *sigmas]):
+        now = mixture(x, s.item())
+        h = (s/s2).log()
+        ahead = now if before is None or s2 == 0 else now + (now - before)*h/(s0/s).log()/2
+        x, before = torch.exp(-h)*x - torch.expm1(-h)*ahead, now
+    return x
+
+
+@pytest.mark.parametrize("sampler, knobs", [(euler, {}), (euler, dict(eta=.5)), (euler, dict(eta=1.)), (heun, dict(heun=True)), (dpmpp_2m, None)])
+def test_samplers_in_k_diffusions_algebra(sampler, knobs):
     sigmas = karras(20, SD[0].item(), SD[-1].item()).double()
     x, fresh = start(sigmas), noises(20, start(sigmas))
-    knobs = dict(eta=eta, noise=lambda x, it=iter(fresh): next(it)) if eta else {}
-    assert worst(crowson(name, x, sigmas, eta, fresh), last(sampler(mixture, x, sigmas, **knobs))) < 1e-10
+    eta = (knobs or {}).get("eta", 0.)
+    ours = last(sampler(mixture, x, sigmas, **(dict(eta=eta, noise=lambda x, it=iter(fresh): next(it)) if eta else {})))
+    assert worst(by_exponentials(x, sigmas) if knobs is None else by_slopes(x, sigmas, noise=fresh, **knobs), ours) < 1e-10
 
 
 def test_linspace_is_k_diffusions_get_sigmas():

@@ -1,12 +1,12 @@
-"""Stable Diffusion 1.5 on one GPU against diffusers: its UNet, and the whole 20-step call at 512x512. Random weights, shared by both.
+"""Stable Diffusion 1.5 on one GPU against diffusers: its UNet, and the whole call of 20 guided steps at 512x512, texts read and pictures decoded. Random weights, shared by both.
 
-    python bench/sd_gpu.py            # one table, about 4 minutes a type (--types float16) on one H100
-    python bench/sd_gpu.py --tiny     # a small model on the CPU: does the script work?
-
-Each row: milliseconds of the best of several calls, ours and theirs one after the other, peak memory, and the share of the GPU's half-precision peak that the UNet's
-multiply-adds reach (peak measured here by a large matrix product). eager and torch.compile (reduce-overhead for the UNet alone).
-"""
-import argparse, time
+`python -m bench.sd_gpu --types float16` takes about five minutes a type; `--tiny` runs the same lines on the CPU with a small model. Ours and theirs take turns. Eager, and both UNets under
+torch.compile(mode="reduce-overhead"). Results: results/sd_gpu.csv, or --out FOLDER."""
+import time
+from pathlib import Path
+import bench.tools as tools
+from bench.gpu import waited
+from bench.tools import compare, options, report
 import torch
 from minidiff.clip import CLIP_L, CLIPTextConfig, TextEncoder
 from minidiff.sd import StableDiffusion
@@ -32,30 +32,11 @@ def built(cls, config, device, dtype):
     return module.eval().requires_grad_(False)
 
 
-def sync(device):
-    if device == "cuda": torch.cuda.synchronize()
-
-
-def measure(call, device, n=5, warm=2, seconds=12):
-    "(milliseconds of the quickest call, GiB at the peak)"
-    for _ in range(warm): call()
-    sync(device)
-    if device == "cuda": torch.cuda.reset_peak_memory_stats()
-    times, begun = [], time.perf_counter()
-    while len(times) < n and (not times or time.perf_counter() - begun < seconds):
-        t = time.perf_counter()
-        call()
-        sync(device)
-        times.append(time.perf_counter() - t)
-    return 1000 * min(times), torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.
-
-
 def peak_flops(device, dtype):
-    "Multiply-adds times two a second of a large matrix product"
+    "FLOP/s of a large matrix product"
     n = 8192 if device == "cuda" else 512
     a, b = torch.randn(2, n, n, device=device, dtype=dtype)
-    ms, _ = measure(lambda: a @ b, device, n=20)
-    return 2 * n**3 / ms * 1000
+    return 2 * n**3 / compare({"matmul": waited(lambda: a @ b, device, 10)}, 5)["matmul"][0]
 
 
 def flops(net, inputs):
@@ -102,52 +83,59 @@ def their_call(text, unet, vae, ids, noise, steps, dtype):
     return vae.decode((x / .18215).to(vae.dtype), return_dict=False)[0]
 
 
+def memory(call, device):
+    "GiB at the peak of one call that is not among the first, the weights counted"
+    for _ in range(3): call()
+    if device != "cuda": return 0.
+    torch.cuda.reset_peak_memory_stats()
+    call()
+    return torch.cuda.max_memory_allocated() / 2**30
+
+
 @torch.no_grad()
-def main(tiny, types):
-    device = "cpu" if tiny else "cuda"
-    begun, side, steps = time.time(), 16 if tiny else 64, 2 if tiny else 20
+def rows_of(dtype, device, tiny, batches):
+    "Rows of one number type: the UNet, then the whole call, at each batch, eager and compiled"
+    side, steps, rounds = (16, 2, 1) if tiny else (64, 20, 5)
     unet_c = UNetConfig(channels=(32, 64), depth=(1, 0), heads=4, ctx_dim=32) if tiny else SD15
     vae_c = VAEConfig(channels=(32, 32, 32, 32)) if tiny else SD_VAE
     text_c = CLIPTextConfig(width=32, layers=2, heads=4) if tiny else CLIP_L
-    print(torch.cuda.get_device_name() if device == "cuda" else "CPU", "torch", torch.__version__)
-    print(f"{'what':12}{'who':10}{'type':10}{'mode':9}{'batch':>6}{'ms':>10}{'GiB':>7}{'of peak':>9}", flush=True)
-    for dtype in (getattr(torch, t) for t in types):
-        name, peak = str(dtype)[6:], peak_flops(device, dtype)
-        print(f"a matrix product: {peak / 1e12:.1f} TFLOP/s in {name}", flush=True)
-        unet = built(UNet, unet_c, device, dtype)
-        vae, text = built(VAE, vae_c, device, torch.float32), built(TextEncoder, text_c, device, dtype)
-        model = StableDiffusion(unet, vae, dict(text_encoder=text), dict(text_encoder=Ids()), size=side * 8)
-        theirs, their_decoder, their_reader = their_unet(unet, tiny), their_vae(vae), their_text(text_c, device, dtype)
-        for mode in ("eager", "compiled"):
-            if mode == "compiled":
-                if tiny: break
-                for net in (unet, theirs): net.to(memory_format=torch.channels_last)
-                fast, their_fast = (torch.compile(net, mode="reduce-overhead") for net in (unet, theirs))
-            else: fast, their_fast = unet, theirs
-            for batch in (1, 8) if not (mode == "compiled" and dtype == torch.float16) else (8,):
-                rows = 2 * batch
-                x, t = torch.randn(rows, 4, side, side, device=device, dtype=dtype), torch.full((rows,), 500., device=device)
-                ctx = torch.randn(rows, 77, unet_c.ctx_dim, device=device, dtype=dtype)
-                if mode == "compiled": x = x.to(memory_format=torch.channels_last)
-                work = flops(unet, (x, t, ctx))
-                for who, call in dict(minidiff=lambda: fast(x, t, ctx), diffusers=lambda: their_fast(x, t, encoder_hidden_states=ctx, return_dict=False)).items():
-                    ms, gib = measure(call, device, 20, 4)
-                    print(f"{'UNet':12}{who:10}{name:10}{mode:9}{batch:6}{ms:10.2f}{gib:7.2f}{work / ms * 1000 / peak:9.1%}", flush=True)
-                if time.time() - begun > 400: print("out of time: the whole call left out"); continue
-                noise, ids = torch.randn(batch, 4, side, side, device=device), torch.full((rows, 77), 320, device=device)
-                model.denoise.net = fast
-                calls = dict(minidiff=lambda: model.images(["a"] * batch, steps=steps, noise=noise), diffusers=lambda: their_call(their_reader, their_fast, their_decoder, ids, noise, steps, dtype))
-                for who, call in calls.items():
-                    ms, gib = measure(call, device, 3, 1)
-                    print(f"{f'{steps} steps':12}{who:10}{name:10}{mode:9}{batch:6}{ms:10.0f}{gib:7.2f}{work * steps / ms * 1000 / peak:9.1%}", flush=True)
-        del model, unet, theirs, vae, their_decoder, their_reader, fast, their_fast
-        if device == "cuda": torch.compiler.reset(); torch.cuda.empty_cache()
-    print(f"{time.time() - begun:.0f} s in all")
+    unet, vae, text = built(UNet, unet_c, device, dtype), built(VAE, vae_c, device, torch.float32), built(TextEncoder, text_c, device, dtype)
+    model = StableDiffusion(unet, vae, dict(text_encoder=text), dict(text_encoder=Ids()), size=side * 8)
+    theirs, their_decoder, their_reader = their_unet(unet, tiny), their_vae(vae), their_text(text_c, device, dtype)
+    top = peak_flops(device, dtype)
+    print(f"a matrix product: {top / 1e12:.1f} TFLOP/s in {dtype}", flush=True)
+    for mode in ("eager",) if tiny else ("eager", "compiled"):
+        if mode == "compiled":
+            for net in (unet, theirs): net.to(memory_format=torch.channels_last)
+        fast, their_fast = (torch.compile(net, mode="reduce-overhead", dynamic=False) if mode == "compiled" else net for net in (unet, theirs))
+        model.denoise.net = fast
+        for batch in batches:
+            x, t = torch.randn(2 * batch, 4, side, side, device=device, dtype=dtype), torch.full((2 * batch,), 500., device=device)
+            if mode == "compiled": x = x.to(memory_format=torch.channels_last)
+            ctx, ids = torch.randn(2 * batch, 77, unet_c.ctx_dim, device=device, dtype=dtype), torch.full((2 * batch, 77), 320, device=device)
+            noise, work = torch.randn(batch, 4, side, side, device=device), flops(unet, (x, t, ctx))
+            alone = dict(minidiff=lambda: fast(x, t, ctx), diffusers=lambda: their_fast(x, t, encoder_hidden_states=ctx, return_dict=False))
+            whole = dict(minidiff=lambda: model.images(["a"] * batch, steps=steps, noise=noise), diffusers=lambda: their_call(their_reader, their_fast, their_decoder, ids, noise, steps, dtype))
+            for what, calls, n, times in (("UNet", alone, 1, 5), (f"{steps} steps", whole, steps, 1)):
+                peaks = {who: memory(call, device) for who, call in calls.items()}
+                for who, (seconds, ratio) in compare({who: waited(call, device, times) for who, call in calls.items()}, rounds).items():
+                    yield {"what": what, "who": who, "type": str(dtype)[6:], "mode": mode, "batch": batch, "ms": 1000 * seconds, "time / ours": ratio, "GiB at the peak": peaks[who], "% of peak": 100 * work * n / seconds / top}
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tiny", action="store_true", help="a small model on the CPU")
-    parser.add_argument("--types", nargs="+", choices=("float16", "bfloat16"), default=["float16", "bfloat16"])
-    args = parser.parse_args()
-    main(args.tiny, args.types[-1:] if args.tiny else args.types)
+def main():
+    args = options(__doc__, tiny=False, types=["float16", "bfloat16"], batches=[1, 8], out="")
+    if args.out: tools.RESULTS = Path(args.out)
+    if not args.tiny and not torch.cuda.is_available(): raise SystemExit("no CUDA device: `--tiny` tries the script on the CPU")
+    rows, began = [], time.perf_counter()
+    for name in args.types:
+        for row in rows_of(getattr(torch, name), "cpu" if args.tiny else "cuda", args.tiny, args.batches):
+            rows.append(row)
+            print(*(f"{v:.4g}" if isinstance(v, float) else v for v in row.values()), flush=True)
+        if not args.tiny:
+            torch.compiler.reset()
+            torch.cuda.empty_cache()
+    report("sd_gpu", rows)
+    print(f"{time.perf_counter() - began:.0f} s")
+
+
+if __name__ == "__main__": main()

@@ -6,11 +6,12 @@
 __all__ = ['PLANS', 'SAMPLES', 'Part', 'make_all']
 
 # %% ../nbs/16c_laptop.ipynb #p2
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 import torch
 from .clip import CLIPImageConfig, CLIPTextConfig
-from .recipes import make
+from .recipes import UNET, make
 from .unet import UNetConfig
 
 # %% ../nbs/16c_laptop.ipynb #p5
@@ -27,9 +28,9 @@ PLANS = dict(
         Part("clip", .06, 1e-3, dict(pool=40_000, size=64, text=CLIPTextConfig(vocab=699, width=96, layers=2, heads=4, context=32), image=CLIPImageConfig(patch=16, width=96, layers=3, heads=6))),
         Part("unet", .58, 3e-3, dict(pool=60_000, size=64, tune=True, middle=True, config=UNetConfig(channels=(96, 128), layers=1, depth=(0, 1), heads=(4, 4), ctx_dim=96, groups=16)))),
     cuda=(
-        Part("vae", .25, 1e-3, dict(pool=200_000, size=128)),
-        Part("clip", .13, 1e-3, dict(pool=400_000, size=1024)),
-        Part("unet", .52, 1.5e-3, dict(pool=400_000, size=512, tune=True))))
+        Part("vae", .20, 1e-3, dict(pool=200_000, size=128)),
+        Part("clip", .17, 1e-3, dict(pool=400_000, size=1024)),
+        Part("unet", .54, 1.5e-3, dict(pool=400_000, size=512, tune=True, middle=True, config=replace(UNET, channels=(96, 192))))))
 
 # %% ../nbs/16c_laptop.ipynb #p6
 SAMPLES = ["a red three", "a thick green five on a navy background", "two white zeros", "a small yellow one and a large magenta eight", "a red seven above a blue two", "three cyan fours"]

@@ -29,9 +29,9 @@ def waited(run, device, times):
     return once
 
 
-def peak(device, side):
-    "FLOP/s of a large bf16 matrix product"
-    a, b = (torch.randn(side, side, device=device, dtype=BF16) for _ in range(2))
+def peak(device, side, dtype=BF16):
+    "FLOP/s of a large matrix product"
+    a, b = torch.randn(2, side, side, device=device, dtype=dtype)
     return 2 * side ** 3 / compare({"matmul": waited(lambda: a @ b, device, 10)}, 5)["matmul"][0]
 
 
@@ -89,17 +89,18 @@ def drawing(device, rounds, sizes):
     for n in sizes:
         def run(draw): return waited(lambda: draw(captions(n)).cpu(), device, 1)
         for who, (seconds, ratio) in compare({who: run(draw) for who, draw in draws.items()}, rounds).items():
-            rows.append({"who": who, "images": n, "seconds": seconds, "time / ours": ratio, "MB of the device's memory": peak_memory(draws[who], n, device)})
+            before, most = peak_memory(lambda: draws[who](captions(n)), device)
+            rows.append({"who": who, "images": n, "seconds": seconds, "time / ours": ratio, "MB of the device's memory": (most - before) / 1e6})
     return rows
 
 
-def peak_memory(draw, n, device):
-    "MB that drawing takes at its peak, beyond the weights"
-    if device != "cuda": return 0.
+def peak_memory(call, device):
+    "Bytes of the device's memory in use before a call, and at its peak"
+    if device != "cuda": return 0, 0
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    draw(captions(n))
-    return (torch.cuda.max_memory_allocated() - before) / 1e6
+    call()
+    return before, torch.cuda.max_memory_allocated()
 
 
 def main():

@@ -202,6 +202,8 @@ def smalldiffusion(ch, lr=7e-4):
 
 WHO = {
     "minidiff": ours,
+    "minidiff, 28x28 places": lambda: ours(patch=False),
+    "minidiff, batches of 128": lambda: ours(size=128),
     "minidiff, shipped size": lambda: ours(channels=(24, 48, 64), patch=False, size=64),
     "plain 32-64-96": plain,
     "toy UNet, x0": toy,

@@ -5,7 +5,8 @@ torch.compile(mode="reduce-overhead"). Results: results/sd_gpu.csv, or --out FOL
 import time
 from pathlib import Path
 import bench.tools as tools
-from bench.gpu import waited
+from bench.gpu import peak, peak_memory, waited
+from bench.throughput import their_unet
 from bench.tools import compare, options, report
 import torch
 from minidiff.clip import CLIP_L, CLIPTextConfig, TextEncoder
@@ -32,27 +33,10 @@ def built(cls, config, device, dtype):
     return module.eval().requires_grad_(False)
 
 
-def peak_flops(device, dtype):
-    "FLOP/s of a large matrix product"
-    n = 8192 if device == "cuda" else 512
-    a, b = torch.randn(2, n, n, device=device, dtype=dtype)
-    return 2 * n**3 / compare({"matmul": waited(lambda: a @ b, device, 10)}, 5)["matmul"][0]
-
-
 def flops(net, inputs):
     from torch.utils.flop_counter import FlopCounterMode
     with FlopCounterMode(display=False) as counter, torch.no_grad(): net(*inputs)
     return counter.get_total_flops()
-
-
-def their_unet(unet, tiny):
-    from diffusers import UNet2DConditionModel
-    c = unet.config
-    shape = dict(block_out_channels=c.channels, layers_per_block=c.layers, cross_attention_dim=c.ctx_dim, attention_head_dim=c.heads, norm_num_groups=c.groups,
-                 down_block_types=["CrossAttnDownBlock2D" if d else "DownBlock2D" for d in c.depth], up_block_types=["CrossAttnUpBlock2D" if d else "UpBlock2D" for d in c.depth[::-1]])
-    with torch.device("meta"): net = UNet2DConditionModel(**shape)
-    net.load_state_dict(unet.state_dict(), assign=True)
-    return net.eval().requires_grad_(False)
 
 
 def their_vae(vae):
@@ -83,15 +67,6 @@ def their_call(text, unet, vae, ids, noise, steps, dtype):
     return vae.decode((x / .18215).to(vae.dtype), return_dict=False)[0]
 
 
-def memory(call, device):
-    "GiB at the peak of one call that is not among the first, the weights counted"
-    for _ in range(3): call()
-    if device != "cuda": return 0.
-    torch.cuda.reset_peak_memory_stats()
-    call()
-    return torch.cuda.max_memory_allocated() / 2**30
-
-
 @torch.no_grad()
 def rows_of(dtype, device, tiny, batches):
     "Rows of one number type: the UNet, then the whole call, at each batch, eager and compiled"
@@ -101,8 +76,11 @@ def rows_of(dtype, device, tiny, batches):
     text_c = CLIPTextConfig(width=32, layers=2, heads=4) if tiny else CLIP_L
     unet, vae, text = built(UNet, unet_c, device, dtype), built(VAE, vae_c, device, torch.float32), built(TextEncoder, text_c, device, dtype)
     model = StableDiffusion(unet, vae, dict(text_encoder=text), dict(text_encoder=Ids()), size=side * 8)
-    theirs, their_decoder, their_reader = their_unet(unet, tiny), their_vae(vae), their_text(text_c, device, dtype)
-    top = peak_flops(device, dtype)
+    with torch.device("meta"): theirs = their_unet(unet_c)
+    theirs.load_state_dict(unet.state_dict(), assign=True)
+    theirs.eval().requires_grad_(False)
+    their_decoder, their_reader = their_vae(vae), their_text(text_c, device, dtype)
+    top = peak(device, 512 if tiny else 8192, dtype)
     print(f"a matrix product: {top / 1e12:.1f} TFLOP/s in {dtype}", flush=True)
     for mode in ("eager",) if tiny else ("eager", "compiled"):
         if mode == "compiled":
@@ -117,9 +95,8 @@ def rows_of(dtype, device, tiny, batches):
             alone = dict(minidiff=lambda: fast(x, t, ctx), diffusers=lambda: their_fast(x, t, encoder_hidden_states=ctx, return_dict=False))
             whole = dict(minidiff=lambda: model.images(["a"] * batch, steps=steps, noise=noise), diffusers=lambda: their_call(their_reader, their_fast, their_decoder, ids, noise, steps, dtype))
             for what, calls, n, times in (("UNet", alone, 1, 5), (f"{steps} steps", whole, steps, 1)):
-                peaks = {who: memory(call, device) for who, call in calls.items()}
                 for who, (seconds, ratio) in compare({who: waited(call, device, times) for who, call in calls.items()}, rounds).items():
-                    yield {"what": what, "who": who, "type": str(dtype)[6:], "mode": mode, "batch": batch, "ms": 1000 * seconds, "time / ours": ratio, "GiB at the peak": peaks[who], "% of peak": 100 * work * n / seconds / top}
+                    yield {"what": what, "who": who, "type": str(dtype)[6:], "mode": mode, "batch": batch, "ms": 1000 * seconds, "time / ours": ratio, "GiB at the peak": peak_memory(calls[who], device)[1] / 2**30, "% of peak": 100 * work * n / seconds / top}
 
 
 def main():

@@ -21,15 +21,18 @@ def pixels(channels, layers=1):
 
 def latents(config=UNetConfig(channels=(64, 128), depth=1, heads=4, ctx_dim=128, groups=16)):
     "The course's text-to-image UNet: (ours, diffusers' UNet2DConditionModel with the same weights)"
-    from diffusers import UNet2DConditionModel
-    n = len(config.channels)
-    cross = [d > 0 for d in config.depth]
     ours = UNet(config)
-    theirs = UNet2DConditionModel(in_channels=config.in_channels, out_channels=config.out_channels, layers_per_block=config.layers, block_out_channels=config.channels,
-                                  cross_attention_dim=config.ctx_dim, attention_head_dim=config.heads, norm_num_groups=config.groups,
-                                  down_block_types=["CrossAttnDownBlock2D" if c else "DownBlock2D" for c in cross],
-                                  up_block_types=["CrossAttnUpBlock2D" if c else "UpBlock2D" for c in reversed(cross)])
-    return ours, same(ours, theirs)
+    return ours, same(ours, their_unet(config))
+
+
+def their_unet(config):
+    "diffusers' UNet2DConditionModel of our `UNetConfig`"
+    from diffusers import UNet2DConditionModel
+    cross = [d > 0 for d in config.depth]
+    return UNet2DConditionModel(in_channels=config.in_channels, out_channels=config.out_channels, layers_per_block=config.layers, block_out_channels=config.channels,
+                                cross_attention_dim=config.ctx_dim, attention_head_dim=config.heads, norm_num_groups=config.groups,
+                                down_block_types=["CrossAttnDownBlock2D" if c else "DownBlock2D" for c in cross],
+                                up_block_types=["CrossAttnUpBlock2D" if c else "UpBlock2D" for c in reversed(cross)])
 
 
 def same(ours, theirs):

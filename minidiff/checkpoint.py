@@ -171,7 +171,7 @@ def check_state(
     bad = [f"{k} {list(found[k].shape)}, expected {list(v.shape)}" for k, v in want.items() if k in found and found[k].shape != v.shape]
     wrong = dict(missing=[k for k in want if k not in found], extra=[k for k in found if k not in want], misshapen=bad)
     lists = [f"{len(keys)} {what}: {', '.join(keys[:10])}{', ...' if len(keys) > 10 else ''}" for what, keys in wrong.items() if keys]
-    if lists: raise ValueError(f"{name}: {len(found)} tensors do not fit the {len(want)} of its config. " + "; ".join(lists))
+    if lists: raise ValueError(f"{name}: its tensors do not fit its config. " + "; ".join(lists))
 
 # %% ../nbs/17b_checkpoint.ipynb #17b-027
 def assemble(

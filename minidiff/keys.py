@@ -92,11 +92,12 @@ VAE_2022 = {f"{half}.mid_block.attentions.0.{old}": f"{half}.mid_block.attention
 OPENCLIP = {"token_embedding": "text_model.embeddings.token_embedding", "positional_embedding": "text_model.embeddings.position_embedding.weight",
             "ln_final": "text_model.final_layer_norm", "text_projection": "text_projection.weight"}
 OPENCLIP_BLOCK = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2", "attn.out_proj": "self_attn.out_proj"}
+OPENCLIP_BLOCK |= {f"attn.{n}_proj": f"self_attn.{n}_proj" for n in "qkv"}  # once they are split
 
 def openclip_table(
     layers,  # of the tower
 ):
-    "Beginnings of a text tower's names, OpenCLIP -> transformers; queries, keys and values apart from the rest"
+    "Beginnings of a text tower's names, OpenCLIP, with queries, keys and values split -> transformers"
     blocks = {f"transformer.resblocks.{i}.{a}": f"text_model.encoder.layers.{i}.{b}" for i in range(layers) for a, b in OPENCLIP_BLOCK.items()}
     return OPENCLIP | blocks
 
@@ -108,11 +109,10 @@ def from_openclip(
     layers = 1 + max((int(k.split(".")[2]) for k in state if k.startswith("transformer.resblocks.")), default=-1)
     table, out = openclip_table(layers), {}
     for key, value in state.items():
-        place, _, kind = key.partition(".attn.in_proj_")
-        if kind:
-            for name, rows in zip("qkv", value.chunk(3)): out[place.replace("transformer.resblocks", "text_model.encoder.layers") + f".self_attn.{name}_proj.{kind}"] = rows
-        else: out[translate(key, table)] = value.T if key == "text_projection" else value
-    return out
+        place, whole, kind = key.partition("in_proj_")
+        if whole: out |= {f"{place}{n}_proj.{kind}": rows for n, rows in zip("qkv", value.chunk(3))}
+        else: out[key] = value.T if key == "text_projection" else value
+    return {translate(key, table): value for key, value in out.items()}
 
 # %% ../nbs/17a_keys.ipynb #17a-026
 def to_openclip(
@@ -120,14 +120,10 @@ def to_openclip(
 ):
     "The same text tower in OpenCLIP's names: the way back of `from_openclip`"
     layers = 1 + max(int(k.split(".")[3]) for k in state if k.startswith("text_model.encoder.layers."))
-    table, out = inverse(openclip_table(layers)), {}
-    for key, value in state.items():
-        place, _, kind = key.partition(".self_attn.q_proj.")
-        if kind:
-            rows = [state[f"{place}.self_attn.{name}_proj.{kind}"] for name in "qkv"]
-            out[place.replace("text_model.encoder.layers", "transformer.resblocks") + f".attn.in_proj_{kind}"] = torch.cat(rows)
-        elif ".self_attn.k_proj." not in key and ".self_attn.v_proj." not in key:
-            out[translate(key, table)] = value.T if key == "text_projection.weight" else value
+    table = inverse(openclip_table(layers))
+    out = {translate(key, table): value.T if key == "text_projection.weight" else value for key, value in state.items()}
+    for key in [key for key in out if ".q_proj." in key]:
+        out[key.replace("q_proj.", "in_proj_")] = torch.cat([out.pop(key.replace("q_proj", f"{n}_proj")) for n in "qkv"])
     return out
 
 # %% ../nbs/17a_keys.ipynb #17a-029

@@ -109,7 +109,7 @@ def digits_denoiser(
     net,       # UNet over 28x28 pixels
     amp=None,  # torch.bfloat16: half precision inside
 ):
-    "The pixel denoiser of chapters 4 to 9: velocity target"
+    "The pixel denoiser of chapters 4 to 9: flow target"
     return Denoiser(net, flow, amp=amp)
 
 # %% ../nbs/16b_recipes.ipynb #c17
@@ -183,7 +183,7 @@ def card(name, recipe, trainer, sizes, seconds, numbers, command=None):
     options |= dict(steps=trainer.steps) if trainer.steps else dict(minutes=f"{trainer.minutes:g}")
     options |= sizes | (dict(seed=trainer.seed) if trainer.seed else {})
     facts = {"data": recipe.data, "command": command or f"torchrun --nproc-per-node={trainer.world} --no-python " * (trainer.world > 1) + f"minidiff train {name}" + "".join(f" --{k} {v}" for k, v in options.items()),
-             "hardware": torch.cuda.get_device_name(device) if gpu else f"{torch.get_num_threads()} CPU threads", "seconds": round(seconds), "steps": trainer.step,
+             "hardware": f"{trainer.world} x " * (trainer.world > 1) + (torch.cuda.get_device_name(device) if gpu else f"{torch.get_num_threads()} CPU threads"), "seconds": round(seconds), "steps": trainer.step,
              "examples a step": recipe.size * trainer.world, "seed": trainer.seed, "parameters": f"{sum(p.numel() for p in recipe.model.parameters()):,}"}
     facts |= {k.replace("_", " "): round(v, 4) for k, v in numbers.items()}
     return f"# {name}\n\n{RECIPES[name].__doc__}.\n\n" + "".join(f"- {k}: {v}\n" for k, v in facts.items())

@@ -13,11 +13,10 @@ import torch.nn.functional as F
 from .tokens import find_tokenizer
 from .checkpoint import assemble, check_scheduler, read_file, read_folder, text_config, unet_config, vae_config
 from .clip import TextEncoder
-from .core import Pictures, to_pil
 from .denoise import eps, v
 from .noise import SD, sigma_to_t
+from .pipeline import TextToImage
 from .publish import write_file, write_folder
-from .sample import last
 from .unet import UNet
 from .vae import VAE
 from .walk import NativeDenoiser, conditions, schedule, walk
@@ -77,16 +76,9 @@ class StableDiffusion:
 
     def steps(self, captions, **knobs):
         "Yield the latents [B,C,h,w] after each step; the knobs are those of `walk`"
-        return walk(self, [captions] if isinstance(captions, str) else list(captions), **knobs)
+        return walk(self, captions, **knobs)
 
-    def images(self, captions, **knobs):
-        "Images [B,3,H,W] in [-1,1]; the knobs are those of `walk`"
-        return self.decode(last(self.steps(captions, **knobs)))
-
-    def generate(self, captions, **knobs):
-        "A list of PIL pictures that shows itself in a notebook; the knobs are those of `walk`"
-        captions = [captions] if isinstance(captions, str) else list(captions)
-        return Pictures(map(to_pil, self.images(captions, **knobs)), titles=captions)
+    images, generate = TextToImage.images, TextToImage.generate
 
 # %% ../nbs/17_sd15.ipynb #17-019
 @torch.no_grad()

@@ -16,19 +16,20 @@ from .edit import inpainted
 from .guide import cfg
 from .latent import seeded_noise, start
 from .layers import time_features
-from .noise import SD, exponential, karras, sigma_to_t, spaced
+from .noise import SD, exponential, karras, sigma_to_t, spaced, to_zero
+from .pipeline import as_list
 from .sample import named_sampler
 
 # %% ../nbs/17d_walk.ipynb #17d-005
 def schedule(
     n,                   # steps
-    spacing="trailing",  # trailing, leading, linspace, karras, exponential; or a schedule of your own, which comes back
+    spacing="trailing",  # trailing, leading, linspace, sgm_uniform, karras, exponential; or a schedule of your own, which comes back
 ):
-    "Noise levels for Stable Diffusion, [n+1], over its table's range; golden values in SD 1.5's and SDXL's published configs"
+    "Noise levels for Stable Diffusion, [n+1], over its table's range; checked against diffusers"
     if torch.is_tensor(spacing): return spacing
-    curves = dict(karras=karras, exponential=exponential)
-    if spacing in curves: return curves[spacing](n, SD[0].item(), SD[-1].item())
-    if spacing not in ("trailing", "leading", "linspace"): raise ValueError(f"spacing {spacing!r} is unknown: one of trailing, leading, linspace, {', '.join(curves)}")
+    if curve := dict(karras=karras, exponential=exponential).get(spacing): return curve(n, SD[0].item(), SD[-1].item())
+    if spacing == "sgm_uniform": return to_zero(spaced(n + 1, SD, "linspace")[:-2])  # a step more, without the last level
+    if spacing not in ("trailing", "leading", "linspace"): raise ValueError(f"spacing {spacing!r} is unknown: one of trailing, leading, linspace, sgm_uniform, karras, exponential")
     return spaced(n, SD, spacing)
 
 # %% ../nbs/17d_walk.ipynb #17d-008
@@ -156,7 +157,7 @@ def steps_of_span(
 @torch.no_grad()
 def walk(
     model,               # a `StableDiffusion`
-    captions,            # B texts of any length
+    captions,            # B texts of any length, or one
     seed=0,              # image i uses seed + i
     steps=20,            # of the whole schedule
     scale=None,          # guidance; 1 is off; None: the model's own, 7.5 or SDXL's 5
@@ -173,7 +174,7 @@ def walk(
     **reading,           # knobs of `conditions`: negative, clip_skip, original, crop, target, aesthetic
 ):
     "Yield the latents [B,C,h,w] after each step: text to image, image to image, inpainting, for every Stable Diffusion"
-    if not captions: raise ValueError("no captions: give at least one")
+    captions = as_list(captions)
     sampler = named_sampler(sampler, eta, noise=lambda x: draw().to(x))
     if mask is not None and (image is None or mask.shape[-2:] != image.shape[-2:]): raise ValueError(f"a mask {list(mask.shape)} says what to paint in an image of its size: give image= too")
     if image is not None and len(image) not in (1, len(captions)): raise ValueError(f"{len(image)} images for {len(captions)} captions: give one, or one for each")

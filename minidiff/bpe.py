@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BYTES', 'CODES', 'BOS', 'EOS', 'END', 'SPECIALS', 'WORD', 'TOKENIZER_FILES', 'byte_alphabet', 'kind', 'split_words',
-           'to_pieces', 'merge', 'vocabulary', 'train_bpe', 'Tokenizer']
+           'to_pieces', 'merge', 'vocabulary', 'train_bpe', 'BytePairs', 'Tokenizer']
 
 # %% ../nbs/12_bpe.ipynb #12-002
 import json, math, re, torch, unicodedata
@@ -86,18 +86,12 @@ def train_bpe(
     return Tokenizer(vocabulary(merges), merges, max_length)
 
 # %% ../nbs/12_bpe.ipynb #12-029
-class Tokenizer:
-    "CLIP's byte-pair tokenizer: texts to ids and back, in the files and with the ids of transformers' CLIPTokenizer"
-    def __init__(self,
-        vocab,          # piece -> id; the end of text has the largest id
-        merges,         # pairs of pieces, the most urgent first
-        max_length=77,  # ids per text, start and end included
-        pad_id=None,    # what fills the rest; None: the end of text (SDXL's second tokenizer pads with 0)
-    ):
+class BytePairs:
+    "Texts to ids and back, by a vocabulary and the merges that made it"
+    def __init__(self, vocab, merges):
         if missing := {BOS, EOS} - set(vocab): raise ValueError(f"the vocabulary lacks {sorted(missing)}: both specials must be in it")
-        self.vocab, self.merges, self.max_length = dict(vocab), [tuple(m) for m in merges], max_length
+        self.vocab, self.merges = dict(vocab), [tuple(m) for m in merges]
         self.bos, self.eos = vocab[BOS], vocab[EOS]
-        self.pad_id = self.eos if pad_id is None else pad_id
         self.ranks = {m: i for i, m in enumerate(self.merges)}
         self.pieces = {i: p for p, i in self.vocab.items()}
         self.cache = {}
@@ -125,16 +119,28 @@ class Tokenizer:
         if not isinstance(text, str): raise ValueError(f"a text must be a str, not {type(text).__name__}: {text!r:.60}")
         return [i for part in text.split(" ") for i in self.cache.get(part) or self.chunk(part)]
 
+    def decode(self, ids):
+        "The text of ids (a list or 1-D tensor), without start and end"
+        text = "".join(self.pieces[int(i)] for i in ids if int(i) not in (self.bos, self.eos)).replace(END, " ")
+        return bytes(CODES.get(c, 32) for c in text).decode(errors="replace").strip()
+
+# %% ../nbs/12_bpe.ipynb #12-066
+class Tokenizer(BytePairs):
+    "CLIP's byte-pair tokenizer: texts to ids and back, in the files and with the ids of transformers' CLIPTokenizer"
+    def __init__(self,
+        vocab,          # piece -> id; the end of text has the largest id
+        merges,         # pairs of pieces, the most urgent first
+        max_length=77,  # ids per text, start and end included
+        pad_id=None,    # what fills the rest; None: the end of text (SDXL's second tokenizer pads with 0)
+    ):
+        super().__init__(vocab, merges)
+        self.max_length, self.pad_id = max_length, self.eos if pad_id is None else pad_id
+
     def __call__(self, texts):
         "Ids of one text or a list of B: [B, max_length], start ... end, cut before the end if too long, then padded"
         texts, n = [texts] if isinstance(texts, str) else texts, self.max_length
         rows = [[self.bos, *self.encode(t)[:n - 2], self.eos] for t in texts]
         return torch.tensor([r + [self.pad_id] * (n - len(r)) for r in rows]).view(-1, n)
-
-    def decode(self, ids):
-        "The text of ids (a list or 1-D tensor), without start and end"
-        text = "".join(self.pieces[int(i)] for i in ids if int(i) not in (self.bos, self.eos)).replace(END, " ")
-        return bytes(CODES.get(c, 32) for c in text).decode(errors="replace").strip()
 
     def save(self, folder):
         "Write the four files that transformers' CLIPTokenizer reads"

@@ -705,15 +705,16 @@ def _(in_use):
     informed = torch.randn(n, generator=g)
     impostor = torch.full((n,), 3.) + .01 * torch.randn(n, generator=g)
     silent = .01 * torch.randn(n, generator=g)
-    quiet = .25 * torch.randn(n, generator=g)
-    mean = torch.stack([informed, impostor, silent, quiet], 1)
-    logvar = torch.tensor([-4., -4., 0., -.06]).expand(n, 4)
+    quiet, below, above = (spread * torch.randn(n, generator=g) for spread in (.25, .07, .13))
+    mean = torch.stack([informed, impostor, silent, quiet, below, above], 1)
+    logvar = torch.tensor([-4., -4., 0., -.06, -.005, -.017]).expand(n, 6)
     got = torch.as_tensor(in_use(mean, logvar))
-    expect(got.shape == (4,), f"one answer for each latent, [4], you gave {list(got.shape)}: compare pictures along axis 0")
+    expect(got.shape == (6,), f"one answer for each latent, [6], you gave {list(got.shape)}: compare pictures along axis 0")
     got = got.bool().tolist()
     expect(got[0] and not got[2], "a latent whose mean follows the picture is in use, one that is standard normal for every picture is not")
     expect(not got[1], "a latent that sits at 3.0 for every picture pays 6 nats and says nothing: look at how its mean varies, not at what it pays")
     expect(got[3], "a latent whose mean moves by 0.25 between pictures is in use, cheap as it is")
+    expect(got[5] and not got[4], "the line is at a standard deviation of 0.1: a mean that moves by 0.13 is in use, one that moves by 0.07 is not")
 
 # %% ../nbs/99_checks.ipynb #99-060
 @exercise("10.4")
@@ -825,12 +826,13 @@ def _(split):
 @exercise("12.3")
 def _(real):
     "The mask ends with the first end mark"
-    ids = torch.tensor([[7, 3, 9, 9, 9], [7, 3, 4, 5, 9], [7, 9, 9, 9, 9], [7, 3, 9, 0, 0]])
+    ids = torch.tensor([[7, 3, 9, 9, 9], [7, 3, 4, 5, 9], [7, 9, 9, 9, 9], [7, 3, 9, 0, 0], [7, 0, 3, 9, 0]])
     got = torch.as_tensor(real(ids, 9)).bool()
     expect(got.shape == ids.shape, f"the mask must be as large as the ids, {list(ids.shape)}, not {list(got.shape)}")
-    expect(got[torch.arange(4), ids.argmax(-1)].all(), "the first end mark belongs to the text (the network reads its summary there), but you masked it")
+    expect(got[torch.arange(5), ids.argmax(-1)].all(), "the first end mark belongs to the text (the network reads its summary there), but you masked it")
     expect(not got[3, 3:].any(), "a row may be filled with 0 as well: those places must be False")
-    expect(got.sum(1).tolist() == [3, 5, 2, 3], f"the rows have 3, 5, 2 and 3 real places, you found {got.sum(1).tolist()}: only the first end mark counts")
+    expect(got[4, 1], "an id of 0 *before* the end is a word (the first of the vocabulary, '!'), but you masked it")
+    expect(got.sum(1).tolist() == [3, 5, 2, 3, 4], f"the rows have 3, 5, 2, 3 and 4 real places, you found {got.sum(1).tolist()}: only the first end mark counts")
 
 # %% ../nbs/99_checks.ipynb #99-070
 @exercise("12.4")
@@ -1145,6 +1147,8 @@ def _(variations):
     all_shared = variations(model, "a green two", 5, 6, 3, **knobs)
     gap = (all_shared - want).abs().max().item()
     expect(gap < 1e-2, f"with k = steps every picture should be the model's own with euler; yours differ by up to {gap:.2f}")
+    nearly = variations(model, "a green two", 5, 5, 3, **knobs)
+    expect((nearly - want).abs().max() < 1e-2, "with k = steps - 1 only the last step is left, and it adds no noise: every picture should be the model's own; is the shared past walked with eta = 0?")
     spread = {k: variations(model, "a green two", 5, k, 3, **knobs).std(0).mean().item() for k in (0, 4)}
     expect(spread[0] > .01, "with k = 0 the pictures should differ: does each get fresh noise of its own, with eta = 1?")
     expect(spread[4] < .7*spread[0], f"sharing 4 of 6 steps should leave less to chance than sharing none: spread {spread[4]:.3f} against {spread[0]:.3f}. Do all start from the noise of `seed`, and go on from sigmas[k:]?")

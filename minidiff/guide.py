@@ -80,7 +80,7 @@ def projected(
     scale,     # a number or [B]
     along=0.,  # share kept of the part along c, which mostly saturates
 ):
-    "Adaptive projected guidance: the part of c-u across c only, like c (APG, arXiv:2410.02416, without momentum)"
+    "Adaptive projected guidance: the part of c-u across c only, like c (APG, arXiv:2410.02416, without its limit on the length of the push and without momentum)"
     d, unit = c - u, torch.nn.functional.normalize(c.flatten(1), dim=1).view_as(c)
     part = unit*expand((d*unit).flatten(1).sum(1), c)
     return c + expand(scale - 1, c)*(d - part + along*part)

@@ -14,6 +14,8 @@ WRONG = {
         "def in_use(mean, logvar):\n    return ((mean.square() + logvar.exp() - 1 - logvar) / 2).mean(0) > 0.05",
         "def in_use(mean, logvar):\n    return logvar.mean(0) < -0.1",
         "def in_use(mean, logvar):\n    return mean.abs().mean(0) > 0.1",
+        "def in_use(mean, logvar):\n    return mean.std(0) > 0.2",
+        "def in_use(mean, logvar):\n    return mean.std(0) > 0.02",
     ],
     "10.4": [
         "def free_nats(mean, logvar, free):\n    return ((mean.square() + logvar.exp() - 1 - logvar) / 2).clamp(min=free).mean(0).sum()",

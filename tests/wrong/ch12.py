@@ -17,6 +17,8 @@ WRONG = {
         "def real(ids, eos):\n    return ids != eos",
         "import torch\ndef real(ids, eos):\n    return torch.arange(ids.shape[1]) < (ids == eos).int().argmax(-1, keepdim=True)",
         "def real(ids, eos):\n    return (ids == eos).cumsum(1) <= 1",
+        # an id of 0 inside the text is taken for filling
+        "def real(ids, eos):\n    return (ids != 0) & ((ids == eos).cumsum(-1) <= 1)",
     ],
     "12.4": [
         # not causal

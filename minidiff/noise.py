@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SD', 'to_zero', 'evenly', 'linear_sigmas', 'exponential', 'karras', 'flow_sigmas', 'abar_to_sigma', 'sigma_to_abar',
-           'table', 'linear_betas_table', 'cosine_table', 'scaled_linear', 'log_levels', 'sigma_to_t', 't_to_sigma',
-           'spaced', 'lognormal', 'logit_normal_flow', 'uniform_t', 'middle_t']
+           'table', 'linear_betas_table', 'cosine_table', 'scaled_linear', 'sigma_to_t', 't_to_sigma', 'spaced',
+           'lognormal', 'logit_normal_flow', 'uniform_t', 'middle_t']
 
 # %% ../nbs/05_noise.ipynb #05-002
 import math, torch
@@ -124,8 +124,8 @@ SD = scaled_linear()  # Stable Diffusion 1 and XL: 1000 noise levels, 0.0292 to 
 
 # %% ../nbs/05_noise.ipynb #05-038
 @lru_cache(maxsize=16)
-def log_levels(table, device, dtype):
-    "Logs of a table's noise levels, kept where they are used: a copy at every step would make the host wait for the GPU"
+def _log_levels(table, device, dtype):
+    "Logs of a table's noise levels [N], kept where they are used: a copy at every step would make the host wait for the GPU"
     return table.to(device, dtype).log()
 
 def sigma_to_t(
@@ -134,7 +134,7 @@ def sigma_to_t(
 ):
     "Training step, with fraction, at which noise is sigma: interpolates in log sigma, clamped to 0..N-1, shaped like sigma"
     log = torch.as_tensor(sigma).log()
-    logs = log_levels(table, log.device, log.dtype)
+    logs = _log_levels(table, log.device, log.dtype)
     hi = torch.searchsorted(logs, log).clamp(1, len(logs) - 1)
     return (hi - 1 + (log - logs[hi-1])/(logs[hi] - logs[hi-1])).clamp(0, len(logs) - 1)
 
@@ -146,7 +146,7 @@ def t_to_sigma(
     "Noise level at training step t: interpolates in log sigma, clamped to the table, shaped like t"
     t = torch.as_tensor(t)
     t = (t if t.is_floating_point() else t.float()).clamp(0, len(table) - 1)
-    lo, logs = t.long().clamp(max=len(table) - 2), log_levels(table, t.device, t.dtype)
+    lo, logs = t.long().clamp(max=len(table) - 2), _log_levels(table, t.device, t.dtype)
     return logs[lo].lerp(logs[lo+1], t - lo).exp()
 
 # %% ../nbs/05_noise.ipynb #05-042

@@ -68,8 +68,9 @@ def start_process(
     "Join the processes that torchrun started, if it did: (device, rank, world)"
     if "RANK" not in os.environ: return torch.device(device), 0, 1
     if not dist.is_initialized():
+        import torch.distributed.nn  # before the group is there, or its default arguments keep it alive
         dist.init_process_group("nccl" if device == "cuda" else "gloo")
-        atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())  # or its threads may abort the exit
+        atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())  # or gloo's threads may abort the exit
     rank, world = dist.get_rank(), dist.get_world_size()
     if device == "cuda": torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     return torch.device(device, torch.cuda.current_device()) if device == "cuda" else torch.device(device), rank, world

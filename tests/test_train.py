@@ -82,7 +82,9 @@ def test_nothing_half_written(tmp_path):
 
 
 TWO = """
-import torch
+import atexit, os, torch
+if os.path.exists("/proc/self/task"):  # registered first, so run last: gloo's threads are gone, or one could abort the exit
+    atexit.register(lambda: any("gloo" in open(f"/proc/self/task/{t}/comm").read() for t in os.listdir("/proc/self/task")) and os._exit(3))
 from minidiff.train import Trainer, start_process, train
 from minidiff.weights import save_tensors
 device, rank, world = start_process("cpu")

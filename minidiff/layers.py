@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ResBlock', 'zero_init', 'time_features', 'TimeEmbedding', 'Downsample', 'Upsample', 'Attention', 'Level',
-           'check_shape']
+           'check_shape', 'check_widths']
 
 # %% ../nbs/06_layers.ipynb #06-002
 import math
@@ -130,3 +130,14 @@ def check_shape(
     if not fits:
         want = shape and f"[{', '.join('any' if size is None else str(size) for size in shape)}]"
         raise ValueError(f"{name} is {list(got) if isinstance(got, tuple) else got}, expected {want} by this model's config")
+
+# %% ../nbs/06_layers.ipynb #06-049b
+def check_widths(
+    channels,  # width of each level
+    layers,    # residual blocks a level
+    groups,    # of every GroupNorm
+):
+    "Raise ValueError unless a network of levels can be built from these numbers"
+    if not channels or layers < 1: raise ValueError(f"channels={channels}, layers={layers}: give at least one of each")
+    for width in channels:
+        if groups < 1 or width % groups: raise ValueError(f"channels {width} is not a multiple of groups={groups}: change one")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
-from .layers import Attention, Downsample, Level, ResBlock, TimeEmbedding, Upsample, check_shape, time_features
+from .layers import Attention, Downsample, Level, ResBlock, TimeEmbedding, Upsample, check_shape, check_widths, time_features
 
 # %% ../nbs/06_unet.ipynb #06-006
 class GEGLU(nn.Module):
@@ -87,15 +87,14 @@ class UNetConfig:
     groups: int = 32                   # of every GroupNorm
 
     def __post_init__(self):
+        check_widths(self.channels, self.layers, self.groups)
         n = len(self.channels)
-        if n < 1 or self.layers < 1: raise ValueError(f"channels={self.channels}, layers={self.layers}: give at least one of each")
         for name in ("channels", "depth", "heads"):
             value = getattr(self, name)
             value = (value,) * n if isinstance(value, int) else tuple(value)
             if len(value) != n: raise ValueError(f"{name}={value} must have {n} entries, one for each of channels={self.channels}")
             object.__setattr__(self, name, value)
         for width, depth, heads in zip(self.channels, (*self.depth[:-1], self.depth[-1] or self.mid), self.heads):
-            if self.groups < 1 or width % self.groups: raise ValueError(f"channels {width} is not a multiple of groups={self.groups}: change one")
             if depth < 0: raise ValueError(f"depth {depth} is negative: use 0 for no attention")
             if depth and (heads < 1 or width % heads): raise ValueError(f"channels {width} do not split into {heads} heads: change one")
         if self.ctx_dim and not (any(self.depth) or self.mid):

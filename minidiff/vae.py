@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
-from .layers import Attention, Downsample, Level, ResBlock, Upsample, check_shape
+from .layers import Attention, Downsample, Level, ResBlock, Upsample, check_shape, check_widths
 
 # %% ../nbs/10_vae.ipynb #10-008
 class ImageAttention(Attention):
@@ -38,11 +38,8 @@ class VAEConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "channels", tuple(self.channels))
-        if not self.channels or self.layers < 1:
-            raise ValueError(f"channels={self.channels}, layers={self.layers}: give at least one of each")
+        check_widths(self.channels, self.layers, self.groups)
         if not self.scale > 0: raise ValueError(f"scale={self.scale} must be positive: 1 / standard deviation of the raw latents")
-        for width in self.channels:
-            if width % self.groups: raise ValueError(f"channels {width} is not a multiple of groups={self.groups}: change one")
 
     @property
     def factor(self):

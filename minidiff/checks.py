@@ -1171,15 +1171,23 @@ def _(head_widths):
 
 # %% ../nbs/99_checks.ipynb #99-172
 @exercise("17.2")
-def _(steps_run):
-    "The three rules, and our own walk"
-    from minidiff.walk import first_step
-    golden = {(20, .75): (15, 16, 20), (20, .5): (10, 11, 20), (20, 1.): (20, 20, 20), (30, .33): (9, 10, 30)}
-    for (n, strength), wants in golden.items():
-        for who, want in zip(("diffusers", "a1111", "comfyui"), wants):
-            got = steps_run(n, strength, who)
-            expect(got == want, f"{who} walks {want} steps for n = {n}, strength {strength:g}; you said {got}")
-    expect(all(steps_run(n, s, "diffusers") == n - first_step(n, s) for n in (7, 20, 50) for s in (.3, .55, .9)), "diffusers' rule should agree with minidiff's first_step everywhere: int(n*strength), rounded down")
+def _(mend):
+    "A net with both mistakes in it, and ours with the mended state"
+    from minidiff.unet import UNet, UNetConfig
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = UNet(UNetConfig(channels=(32, 32), layers=1, depth=(1, 1), heads=(2, 2), ctx_dim=16, groups=8)).double().requires_grad_(False)
+        x, ctx = torch.randn(2, 4, 8, 8).double(), torch.randn(2, 5, 16).double()
+    t = torch.tensor([900., 30.]).double()
+    def turn(y): return torch.cat(y.chunk(2, -1)[::-1], -1)
+    for name, part in list(net.named_modules()):
+        if name == "time_embedding": hooks = [part.register_forward_pre_hook(lambda m, args: turn(args[0]))]
+        if name.endswith("ff.net.0.proj"): hooks.append(part.register_forward_hook(lambda m, args, y: turn(y)))
+    theirs, mended = net(x, t, ctx), mend({k: v.clone() for k, v in net.state_dict().items()})
+    for hook in hooks: hook.remove()
+    net.load_state_dict(mended)
+    gap = ((net(x, t, ctx) - theirs).norm()/theirs.norm()).item()
+    expect(gap < 1e-12, f"with your state our net misses theirs by {gap:.0e}, relative; in float64 it should be below 1e-12: the waves meet a layer's columns, the gate comes out of its rows and its bias")
 
 # %% ../nbs/99_checks.ipynb #99-173
 @exercise("17.3")
@@ -1209,27 +1217,34 @@ def _(predicts_noise):
 
 # %% ../nbs/99_checks.ipynb #99-181
 @exercise("18.1")
-def _(told_numbers):
-    "Order, defaults, and the refiner's five"
-    cases = [(("base", (768, 1024)), {}, [768, 1024, 0, 0, 768, 1024]), (("base", (1024, 1024)), dict(original=(300, 200), crop=(17, 5)), [300, 200, 17, 5, 1024, 1024]),
-             (("refiner", (768, 1024)), {}, [768, 1024, 0, 0, 6]), (("refiner", (768, 1024)), dict(crop=(3, 4), score=2.5), [768, 1024, 3, 4, 2.5]),
-             (("refiner", (768, 1024)), dict(original=(300, 200)), [300, 200, 0, 0, 6])]
-    for args, knobs, want in cases:
-        got = [float(a) for a in told_numbers(*args, **knobs)]
-        expect(got == want, f"{args[0]} of {args[1]} with {knobs or 'defaults'} is told {want}, you gave {got}: height before width, top before left, original before target")
+def _(practice):
+    "Counted in what the training code silences"
+    from itertools import product
+    from minidiff.xl import silences
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        keep = silences(n := 400_000, "cpu").bool()
+    total = 0.
+    for heard in product((True, False), repeat=4):
+        got, want = float(practice(*heard)), (keep == torch.tensor(heard)).all(1).float().mean().item()
+        total += got
+        expect(abs(got - want) < 5*(want*(1 - want)/n)**.5 + 1e-5, f"of {n:,} examples {want:.4f} hear just {dict(zip(('first', 'second', 'pooled', 'numbers'), heard))}, you said {got:.4f}: "
+               "is each input's own chance in it, silent ones too, and the one time in ten that all text goes?")
+    expect(abs(total - 1) < 1e-6, f"your sixteen shares sum to {total:.4f}, not to 1")
 
 # %% ../nbs/99_checks.ipynb #99-182
 @exercise("18.2")
-def _(first_refined):
-    "Against our own walk, for several schedules"
-    from minidiff.noise import sigma_to_t
-    from minidiff.walk import schedule, steps_of_span
-    for n, spacing, at in ((20, "trailing", .8), (25, "trailing", .8), (10, "leading", .5), (30, "karras", .8), (20, "trailing", .7)):
-        sigmas = schedule(n, spacing)
-        ts = [round(t, 2) for t in sigma_to_t(sigmas[:-1].double()).tolist()]
-        want, got = steps_of_span(sigmas, (at, 1.))[0], first_refined(ts, at)
-        expect(got == want, f"with {n} {spacing} steps and at = {at} the refiner begins at index {want}, you said {got}: it is the training step that decides, not the share of the steps")
-    expect(first_refined([999., 600., 200., 100.], .8) == 3, "a step at exactly 1000 - 1000*at is still the base's")
+def _(kept):
+    "Numbers finished, noised and walked back by the package's own sampler"
+    from minidiff.core import corr
+    from minidiff.noise import karras
+    from minidiff.sample import heun, last
+    finished, fresh = torch.randn(2, 200_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for sigma, d in ((.57, 1.), (.57, .3), (3., 2.), (.05, 1.)):
+        end = last(heun(lambda x, s: x*d**2/(d**2 + s**2), d*finished + sigma*fresh, karras(40, sigma/500, sigma)))
+        want, got = corr(d*finished, end), float(kept(sigma, d))
+        expect(abs(got - want) < .01, f"after noise {sigma} on numbers of spread {d} and a walk back the correlation is {want:.3f}, you said {got:.3f}: "
+               "the walk only multiplies; how much of x + sigma*noise is x? Correlations are of spreads, not of variances")
 
 # %% ../nbs/99_checks.ipynb #99-183
 @exercise("18.3")

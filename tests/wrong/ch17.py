@@ -6,9 +6,10 @@ WRONG = {
         "def head_widths(told):\n    return [w//64 for w in told['block_out_channels']]",
     ],
     "17.2": [
-        "def steps_run(n, strength, who):\n    return int(n*strength)",
-        "def steps_run(n, strength, who):\n    return {'comfyui': n, 'a1111': int(strength*n) + 1, 'diffusers': int(n*strength)}[who]",
-        "def steps_run(n, strength, who):\n    return {'comfyui': n, 'a1111': int(min(strength, .999)*n) + 1, 'diffusers': round(n*strength + .4)}[who]",
+        "def mend(state):\n    return dict(state)",
+        "import torch\ndef mend(state):\n    turn = lambda x: torch.cat(x.chunk(2, 0)[::-1], 0)\n    return {k: turn(x) if k == 'time_embedding.linear_1.weight' or '.ff.net.0.proj.' in k else x for k, x in state.items()}",
+        "import torch\ndef mend(state):\n    turn = lambda x, d: torch.cat(x.chunk(2, d)[::-1], d)\n    return {k: turn(x, 1) if k == 'time_embedding.linear_1.weight' else turn(x, 0) if k.endswith('.ff.net.0.proj.weight') else x for k, x in state.items()}",
+        "import torch\ndef mend(state):\n    return {k: torch.cat(x.chunk(2, 0)[::-1], 0) if '.ff.net.0.proj.' in k else x for k, x in state.items()}",
     ],
     "17.3": [
         "def mix_noise(a, b, t):\n    return (1 - t)*a + t*b",

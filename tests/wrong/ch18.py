@@ -1,15 +1,15 @@
 "Typical wrong answers of chapter 18: each must get the cross"
 WRONG = {
     "18.1": [
-        "def told_numbers(kind, size, original=None, crop=(0, 0), score=6.):\n    return [*(original or size), *crop, *size]",
-        "def told_numbers(kind, size, original=None, crop=(0, 0), score=6.):\n    return [*size, *crop, *(original or size)] if kind == 'base' else [*size, *crop, score]",
-        "def told_numbers(kind, size, original=None, crop=(0, 0), score=6.):\n    return [*size[::-1], *crop, *(size[::-1] if kind == 'base' else [score])]",
-        "def told_numbers(kind, size, original=None, crop=(0, 0), score=6.):\n    return [*(original or size), *crop, *size] if kind == 'base' else [*size, *crop, score]",
+        "def practice(first, second, pooled, numbers):\n    p = 1.\n    for heard in (first, second, pooled, numbers): p *= .9 if heard else .1\n    return p",
+        "def practice(first, second, pooled, numbers):\n    p = .9\n    for heard in (first, second, pooled, numbers): p *= .9 if heard else .1\n    return p",
+        "def practice(first, second, pooled, numbers):\n    return .9**(first + second + pooled + numbers)*.9",
+        "def practice(first, second, pooled, numbers):\n    heard = first + second + pooled\n    return (.1 if heard == 0 else .9*.9**heard*.1**(3 - heard))*(.9 if numbers else .1)",
     ],
     "18.2": [
-        "def first_refined(ts, at):\n    return round(at*len(ts))",
-        "def first_refined(ts, at):\n    return sum(t >= 1000*at for t in ts)",
-        "def first_refined(ts, at):\n    return sum(t > round(1000 - 1000*at) for t in ts)",
+        "def kept(sigma, d):\n    return d**2/(d**2 + sigma**2)",
+        "def kept(sigma, d):\n    return 1/(1 + sigma**2)**.5",
+        "def kept(sigma, d):\n    return 1.",
     ],
     "18.3": [
         "def bucket(height, width, area=1024**2, step=64):\n    s = (area/(height*width))**.5\n    return round(height*s/step)*step, round(width*s/step)*step",

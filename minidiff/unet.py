@@ -7,7 +7,6 @@ __all__ = ['SD15', 'SD21', 'SDXL', 'SDXL_REFINER', 'GEGLU', 'TransformerBlock', 
            'plan', 'make_level', 'check_inputs', 'UNet']
 
 # %% ../nbs/06_unet.ipynb #06-002
-from collections import OrderedDict
 from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
@@ -36,8 +35,8 @@ class TransformerBlock(nn.Module):
             self.norm2 = nn.LayerNorm(dim)
             self.attn2 = Attention(dim, heads, ctx_dim)
         self.norm3 = nn.LayerNorm(dim)
-        net = nn.Sequential(GEGLU(dim, 4 * dim), nn.Identity(), nn.Linear(4 * dim, dim))
-        self.ff = nn.Sequential(OrderedDict(net=net))  # published files say ff.net.0.proj and ff.net.2
+        self.ff = nn.Sequential()
+        self.ff.net = nn.Sequential(GEGLU(dim, 4 * dim), nn.Identity(), nn.Linear(4 * dim, dim))  # published: ff.net.0.proj, ff.net.2
 
     def forward(self, x, ctx=None):
         x = x + self.attn1(self.norm1(x))
@@ -167,19 +166,14 @@ class UNet(nn.Module):
         "The way down: the coarsest features, and every map on the way for the skip connections"
         skips = [x]
         for level in self.down_blocks:
-            for i in range(len(level.resnets)):
-                x = level.step(i, x, emb, ctx)
-                skips.append(x)
-            for down in level.downsamplers:
-                x = down(x)
-                skips.append(x)
-        return x, skips
+            for i in range(len(level.resnets)): skips.append(level.step(i, skips[-1], emb, ctx))
+            for down in level.downsamplers: skips.append(down(skips[-1]))
+        return skips[-1], skips
 
     def ascend(self, x, skips, emb, ctx):
         "The way up: each residual block also reads the newest skip that is left"
         for level in self.up_blocks:
-            for i in range(len(level.resnets)):
-                x = level.step(i, torch.cat([x, skips.pop()], 1), emb, ctx)
+            for i in range(len(level.resnets)): x = level.step(i, torch.cat([x, skips.pop()], 1), emb, ctx)
             for up in level.upsamplers: x = up(x, skips[-1].shape[2:])
         return x
 

@@ -6,9 +6,12 @@ import pytest, torch
 import diffusers, transformers
 from diffusers.loaders import single_file_utils as their_converter
 
+import minidiff
+from PIL import Image
 from minidiff import checkpoint, keys, tokens
 from minidiff.bpe import Tokenizer, train_bpe
 from minidiff.checkpoint import text_config, unet_config
+from minidiff.cli import main
 from minidiff.tokens import clip_tokenizer, folder_tokenizer
 from minidiff.clip import CLIP_L, OPENCLIP_BIGG, CLIPTextConfig, TextEncoder
 from minidiff.denoise import Denoiser
@@ -250,6 +253,7 @@ def test_prediction_is_found_out():
         config, conv_in = net.config, net.conv_in
         def forward(self, x, t, ctx): return x + .2 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(x)
     assert guess_prediction(Same()) == "epsilon" and guess_prediction(net) == "v_prediction"
+    assert guess_prediction(minidiff.load("unet")) == "v_prediction"  # a trained one: ours
 
 
 def test_v_pred_mark(folders, tmp_path):
@@ -456,13 +460,30 @@ def test_single_file_without_a_vocabulary_names_the_package(tmp_path, folders, m
     with pytest.raises(FileNotFoundError, match="clip-anytorch"): load(path)
 
 
+def with_clips_vocabulary(kind):
+    "A tiny model whose text towers read CLIP's own ids, as those of every single file do"
+    model = copy.copy(model_of(kind))
+    model.texts = {k: shaken(TextEncoder(replace(t.config, vocab=49408, layers=2))) for k, t in model.texts.items()}
+    model.tokenizers = {k: clip_tokenizer(0 if k.endswith("2") else None) for k in model.texts}
+    return model
+
+
 def test_single_file_gets_clips_own_vocabulary(tmp_path):
-    model = copy.copy(model_of("xl"))
-    wide = lambda t: shaken(TextEncoder(replace(t.config, vocab=49408, layers=2)))
-    model.texts = {k: wide(t) for k, t in model.texts.items()}
-    model.tokenizers = dict(text_encoder=clip_tokenizer(), text_encoder_2=clip_tokenizer(0))
+    model = with_clips_vocabulary("xl")
     save(tmp_path / "m.safetensors", model)
     assert_equal(load(tmp_path / "m.safetensors", F64), model)
+
+
+@pytest.mark.parametrize("kind", ["sd1", "xl"])
+def test_command_draws_from_a_single_file(kind, tmp_path):
+    "`minidiff sample --model FILE.safetensors` writes one PNG of the size asked for: the picture that `load` and `generate` give"
+    file, out = str(tmp_path / "m.safetensors"), tmp_path / "a.png"
+    save(file, with_clips_vocabulary(kind))
+    main(["sample", "a photograph of a fox", "--model", file, "--size", "48", "--steps", "3", "--seed", "7", "-o", str(out)])
+    ours, = load(file).generate("a photograph of a fox", size=48, steps=3, seed=7)
+    drawn = Image.open(out)
+    assert drawn.format == "PNG" and drawn.size == (48, 48) and drawn.mode == ours.mode and drawn.tobytes() == ours.tobytes()
+    assert len(ours.getcolors(48 * 48)) > 48, "a picture of one colour would prove nothing"
 
 
 # --- whole pipelines in float64 (checks 6, 7, 21, 22) ---------------------------------------------------------------

@@ -1,6 +1,9 @@
 """Stable Diffusion 1.5's UNet at full size against diffusers, sharing one set of random weights: too slow and large for `make test`.
 
-    python tests/full_size.py            # 16x16 latents, batch 2, float32: about a minute on one core, 4 GB
+    python tests/full_size.py            # 16x16 latents, batch 2, float32
+
+It takes about a minute on one core, 5 seconds of it in either UNet. Measured: a relative difference of 2.1e-6 with a peak memory
+of 4.50 GiB (another run: 4.3 GB). It prints all of these, and fails above 5e-6. No other test runs it: run it when `unet.py` changes.
 """
 import resource, time
 import torch

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BUILD', 'SHIPPED', 'INDEX', 'weights_file', 'latent_denoiser', 'text_tower', 'load', 'as_list', 'TextToImage',
-           'diffusers_configs', 'save_diffusers']
+           'tower_config', 'diffusers_configs', 'save_diffusers']
 
 # %% ../nbs/16_stable_diffusion.ipynb #16-002
 import json
@@ -96,10 +96,12 @@ def as_list(
 # %% ../nbs/16_stable_diffusion.ipynb #16-025
 class TextToImage:
     "A text-to-image latent diffusion model, every part in reach: `.tokenizer`, `.text`, `.denoise`, `.vae`"
-    scale = 4.  # guidance that it draws best with
+    scale = 4.                   # guidance that it draws best with
+    prediction = "v_prediction"  # of its UNet, in diffusers' word
 
     def __init__(self, tokenizer, text, denoise, vae, shape=(4, 8, 8)):
         self.tokenizer, self.text, self.denoise, self.vae, self.shape = tokenizer, text, denoise, vae, shape
+        self.texts, self.tokenizers = dict(text_encoder=text), dict(text_encoder=tokenizer)  # by name, for SDXL has two
 
     def to(self, device):
         "Move every part to `device`"
@@ -147,24 +149,32 @@ class TextToImage:
         return Pictures(map(to_pil, self.images(captions, **knobs).cpu()), titles=captions)
 
 # %% ../nbs/16_stable_diffusion.ipynb #16-055
+def tower_config(
+    text,       # a `CLIPTextConfig`
+    tokenizer,  # the tower's `Tokenizer`
+):
+    "What transformers calls a text tower's config: dict for its config.json"
+    kind = "CLIPTextModelWithProjection" if text.proj else "CLIPTextModel"
+    return dict(architectures=[kind], model_type="clip_text_model", vocab_size=text.vocab, hidden_size=text.width, intermediate_size=4 * text.width,
+                num_hidden_layers=text.layers, num_attention_heads=text.heads, max_position_embeddings=text.context, hidden_act=text.act, projection_dim=text.proj or text.width,
+                bos_token_id=tokenizer.bos, eos_token_id=tokenizer.eos, pad_token_id=tokenizer.pad_id)
+
 def diffusers_configs(
-    model,  # a `TextToImage`
+    model,  # a `TextToImage`, or another with its denoise.net, vae, shape, prediction, texts and tokenizers
 ):
     "What diffusers and transformers call our configs: dict folder -> dict for its config.json"
-    u, a, t = model.denoise.net.config, model.vae.config, model.text.config
-    n, s = len(u.channels), model.shape[-1]
-    unet = dict(_class_name="UNet2DConditionModel", sample_size=s, in_channels=u.in_channels, out_channels=u.out_channels, block_out_channels=u.channels,
+    u, a, side = model.denoise.net.config, model.vae.config, model.shape[-1]
+    down, up = ([f"{'CrossAttn' if d else ''}{way}Block2D" for d in u.depth] for way in ("Down", "Up"))
+    unet = dict(_class_name="UNet2DConditionModel", sample_size=side, in_channels=u.in_channels, out_channels=u.out_channels, block_out_channels=u.channels,
                 layers_per_block=u.layers, cross_attention_dim=u.ctx_dim, attention_head_dim=u.heads, norm_num_groups=u.groups,
-                down_block_types=["CrossAttnDownBlock2D"] * n, up_block_types=["CrossAttnUpBlock2D"] * n)
-    vae = dict(_class_name="AutoencoderKL", sample_size=s * 2 ** (len(a.channels) - 1), in_channels=a.in_channels, out_channels=a.in_channels, latent_channels=a.latent,
+                down_block_types=down, up_block_types=up[::-1])
+    vae = dict(_class_name="AutoencoderKL", sample_size=side * a.factor, in_channels=a.in_channels, out_channels=a.in_channels, latent_channels=a.latent,
                block_out_channels=a.channels, layers_per_block=a.layers, norm_num_groups=a.groups, scaling_factor=a.scale,
                down_block_types=["DownEncoderBlock2D"] * len(a.channels), up_block_types=["UpDecoderBlock2D"] * len(a.channels))
-    text = dict(architectures=["CLIPTextModel"], model_type="clip_text_model", vocab_size=t.vocab, hidden_size=t.width, intermediate_size=4 * t.width,
-                num_hidden_layers=t.layers, num_attention_heads=t.heads, max_position_embeddings=t.context, hidden_act=t.act, projection_dim=t.width,
-                bos_token_id=model.tokenizer.bos, eos_token_id=model.tokenizer.eos, pad_token_id=model.tokenizer.pad_id)
     scheduler = dict(_class_name="DPMSolverMultistepScheduler", num_train_timesteps=len(SD), beta_schedule="scaled_linear", beta_start=.00085, beta_end=.012,
-                     prediction_type="v_prediction", timestep_spacing="trailing", steps_offset=1, final_sigmas_type="zero")
-    return dict(unet=unet, vae=vae, text_encoder=text, scheduler=scheduler)
+                     prediction_type=model.prediction, timestep_spacing="trailing", steps_offset=1, final_sigmas_type="zero")
+    towers = {name: tower_config(text.config, model.tokenizers[name]) for name, text in model.texts.items()}
+    return towers | dict(unet=unet, vae=vae, scheduler=scheduler)
 
 # %% ../nbs/16_stable_diffusion.ipynb #16-056
 INDEX = dict(_class_name="StableDiffusionPipeline", unet=["diffusers", "UNet2DConditionModel"], vae=["diffusers", "AutoencoderKL"], text_encoder=["transformers", "CLIPTextModel"],
@@ -173,16 +183,20 @@ INDEX = dict(_class_name="StableDiffusionPipeline", unet=["diffusers", "UNet2DCo
 
 # %% ../nbs/16_stable_diffusion.ipynb #16-057
 def save_diffusers(
-    model,   # a `TextToImage`
-    folder,  # made if missing
+    model,         # a `TextToImage`, or what `diffusers_configs` reads
+    folder,        # made if missing
+    configs=None,  # folder -> dict for its config.json; None: those of `diffusers_configs`
+    index=INDEX,   # for model_index.json
+    half=False,    # floats in half precision
 ):
     "Write the model as a folder that diffusers' StableDiffusionPipeline.from_pretrained opens, with equal images"
-    folder, configs = Path(folder), diffusers_configs(model)
-    for name, part in dict(unet=model.denoise.net, vae=model.vae, text_encoder=model.text).items():
-        file = "model" if name == "text_encoder" else "diffusion_pytorch_model"
-        save_tensors(folder / name / f"{file}.safetensors", part.state_dict(), format="pt")
+    folder, configs = Path(folder), configs or diffusers_configs(model)
+    for name, part in dict(unet=model.denoise.net, vae=model.vae, **model.texts).items():
+        file = "model" if name in model.texts else "diffusion_pytorch_model"
+        state = {k: v.half() if half else v for k, v in part.state_dict().items()}
+        save_tensors(folder / name / f"{file}.safetensors", state, format="pt")
     for name, config in configs.items():
         (folder / name).mkdir(exist_ok=True)
         (folder / name / ("scheduler_config.json" if name == "scheduler" else "config.json")).write_text(json.dumps(config, indent=2))
-    model.tokenizer.save(folder / "tokenizer")
-    (folder / "model_index.json").write_text(json.dumps(INDEX, indent=2))
+    for name, tokenizer in model.tokenizers.items(): tokenizer.save(folder / name.replace("text_encoder", "tokenizer"))
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2))

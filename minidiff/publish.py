@@ -8,27 +8,19 @@ __all__ = ['write_configs', 'model_index', 'write_folder', 'write_file']
 # %% ../nbs/17c_publish.ipynb #17c-002
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from .keys import to_ldm
-from .pipeline import INDEX, diffusers_configs
+from .pipeline import INDEX, diffusers_configs, save_diffusers
 from .weights import save_tensors
 
 # %% ../nbs/17c_publish.ipynb #17c-005
 def write_configs(
-    model,  # has denoise.net, vae, shape, prediction, and texts and tokenizers by name
+    model,  # what `diffusers_configs` reads: a `StableDiffusion`, or our own `TextToImage`
 ):
     "A model's configs in diffusers' words: dict folder -> dict, as `Checkpoint.configs`"
-    u, configs = model.denoise.net.config, {}
-    for name, text in model.texts.items():
-        said = diffusers_configs(SimpleNamespace(denoise=model.denoise, vae=model.vae, text=text, tokenizer=model.tokenizers[name], shape=model.shape))
-        kind = "CLIPTextModelWithProjection" if text.config.proj else "CLIPTextModel"
-        configs |= {name: said.pop("text_encoder") | dict(architectures=[kind], projection_dim=text.config.proj or text.config.width)}
-    down, up = (["CrossAttn" * (d > 0) + f"{way}Block2D" for d in u.depth] for way in ("Down", "Up"))
-    said["unet"] |= dict(down_block_types=down, up_block_types=up[::-1], use_linear_projection=u.linear_proj,
-                         transformer_layers_per_block=[d or 1 for d in u.depth[:-1]] + [u.mid or 1])
-    if u.vec_dim: said["unet"] |= dict(addition_embed_type="text_time", addition_time_embed_dim=u.vec_time_dim, projection_class_embeddings_input_dim=u.vec_dim)
-    said["scheduler"] |= dict(prediction_type=model.prediction)
-    return configs | said
+    u, configs = model.denoise.net.config, diffusers_configs(model)
+    configs["unet"] |= dict(use_linear_projection=u.linear_proj, transformer_layers_per_block=[d or 1 for d in u.depth[:-1]] + [u.mid or 1])
+    if u.vec_dim: configs["unet"] |= dict(addition_embed_type="text_time", addition_time_embed_dim=u.vec_time_dim, projection_class_embeddings_input_dim=u.vec_dim)
+    return configs
 
 # %% ../nbs/17c_publish.ipynb #17c-009
 def model_index(
@@ -53,15 +45,7 @@ def write_folder(
     half=False,  # floats in half precision
 ):
     "Write a model as a folder that diffusers' from_pretrained opens"
-    folder, configs = Path(folder), write_configs(model)
-    for name, module in dict(unet=model.denoise.net, vae=model.vae, **model.texts).items():
-        state = {k: v.half() if half else v for k, v in module.state_dict().items()}
-        save_tensors(folder / name / f"{'diffusion_pytorch_' * (name in ('unet', 'vae'))}model.safetensors", state, format="pt")
-    for name, config in configs.items():
-        (folder / name).mkdir(exist_ok=True)
-        (folder / name / ("scheduler_config.json" if name == "scheduler" else "config.json")).write_text(json.dumps(config, indent=2))
-    for name, tokenizer in model.tokenizers.items(): tokenizer.save(folder / name.replace("text_encoder", "tokenizer"))
-    (folder / "model_index.json").write_text(json.dumps(model_index(model), indent=2))
+    save_diffusers(model, folder, write_configs(model), model_index(model), half)
 
 # %% ../nbs/17c_publish.ipynb #17c-011
 def write_file(

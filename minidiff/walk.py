@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['schedule', 'NativeDenoiser', 'chunks', 'read', 'size_features', 'conditions', 'first_step', 'enter', 'inpainting',
-           'latent_mask', 'steps_of_span', 'walk']
+           'latent_mask', 'steps_of_span', 'guided', 'walk']
 
 # %% ../nbs/17d_walk.ipynb #17d-002
 import math
@@ -69,12 +69,10 @@ def read(
     return torch.cat(found, -1), states.pooled.unflatten(0, ids.shape[:2])[:, 0]
 
 # %% ../nbs/17d_walk.ipynb #17d-018
-def size_features(
-    model,    # SDXL
-    numbers,  # such as height, width, top, left, height, width
-):
-    "The numbers that SDXL's UNet is told, each as `vec_time_dim` cosines and sines: [1,len(numbers)*vec_time_dim]"
-    return time_features(torch.tensor([float(a) for a in numbers], dtype=model.dtype, device=model.device), model.denoise.net.config.vec_time_dim).flatten()[None]
+def size_features(model, numbers):
+    "The numbers that SDXL's UNet is told (height, width, top, left, ...), each as `vec_time_dim` cosines and sines: [1,len(numbers)*vec_time_dim]"
+    numbers = torch.tensor(numbers, dtype=model.dtype, device=model.device)
+    return time_features(numbers, model.denoise.net.config.vec_time_dim).flatten()[None]
 
 # %% ../nbs/17d_walk.ipynb #17d-019
 @torch.no_grad()
@@ -154,6 +152,16 @@ def steps_of_span(
     return first, stop
 
 # %% ../nbs/17d_walk.ipynb #17d-034
+def guided(model, captions, unit, image, mask, scale, **reading):
+    "(denoise, clean): the guided denoiser of the captions, bound to the image where `mask` is 0; the image's latents like `unit`, or None"
+    if mask is not None and (image is None or mask.shape[-2:] != image.shape[-2:]): raise ValueError(f"a mask {list(mask.shape)} says what to paint in an image of its size: give image= too")
+    if image is not None and len(image) not in (1, len(captions)): raise ValueError(f"{len(image)} images for {len(captions)} captions: give one, or one for each")
+    clean = None if image is None else model.encode(image).expand_as(unit)
+    cond, uncond = conditions(model, captions, tuple(side * model.vae.config.factor for side in unit.shape[2:]), **reading)
+    denoise = cfg(model.denoise, cond, uncond, model.scale if scale is None else scale)
+    if mask is not None: denoise = inpainting(denoise, clean, latent_mask(mask, unit), unit)
+    return denoise, clean
+
 @torch.no_grad()
 def walk(
     model,               # a `StableDiffusion`
@@ -175,19 +183,13 @@ def walk(
 ):
     "Yield the latents [B,C,h,w] after each step: text to image, image to image, inpainting, for every Stable Diffusion"
     captions = as_list(captions)
-    sampler = named_sampler(sampler, eta, noise=lambda x: draw().to(x))
-    if mask is not None and (image is None or mask.shape[-2:] != image.shape[-2:]): raise ValueError(f"a mask {list(mask.shape)} says what to paint in an image of its size: give image= too")
-    if image is not None and len(image) not in (1, len(captions)): raise ValueError(f"{len(image)} images for {len(captions)} captions: give one, or one for each")
     sides = size or (model.size if image is None else tuple(image.shape[-2:]))
     shape, sigmas = model.latent_shape(sides), schedule(steps, spacing).to(model.dtype)
     draw = seeded_noise(range(seed, seed + len(captions)), shape, model.device)
+    sampler = named_sampler(sampler, eta, noise=lambda x: draw().to(x))
     unit = (draw() if noise is None else noise).to(model.device, model.dtype)
     if unit.shape != (len(captions), *shape): raise ValueError(f"noise is {list(unit.shape)}, the latents of {len(captions)} captions at this size {[len(captions), *shape]}")
     first, stop = steps_of_span(sigmas, span, 1. if image is None or z is not None else strength)
-    clean = None if image is None else model.encode(image).expand_as(unit)
-    x = enter(unit, sigmas, first, clean, z)
-    cond, uncond = conditions(model, captions, tuple(side * model.vae.config.factor for side in shape[1:]), **reading)
-    denoise = cfg(model.denoise, cond, uncond, model.scale if scale is None else scale)
-    if mask is not None: denoise = inpainting(denoise, clean, latent_mask(mask, unit), unit)
+    denoise, clean = guided(model, captions, unit, image, mask, scale, **reading)
     for _ in range(0 if z is None else first): draw()  # the noise that the model before has used up
-    return islice(sampler(denoise, x, sigmas[first:]), stop - first)
+    return islice(sampler(denoise, enter(unit, sigmas, first, clean, z), sigmas[first:]), stop - first)

@@ -193,8 +193,7 @@ def save_diffusers(
     folder, configs = Path(folder), configs or diffusers_configs(model)
     for name, part in dict(unet=model.denoise.net, vae=model.vae, **model.texts).items():
         file = "model" if name in model.texts else "diffusion_pytorch_model"
-        state = {k: v.half() if half else v for k, v in part.state_dict().items()}
-        save_tensors(folder / name / f"{file}.safetensors", state, format="pt")
+        save_tensors(folder / name / f"{file}.safetensors", part.state_dict(), half, format="pt")
     for name, config in configs.items():
         (folder / name).mkdir(exist_ok=True)
         (folder / name / ("scheduler_config.json" if name == "scheduler" else "config.json")).write_text(json.dumps(config, indent=2))

@@ -55,4 +55,4 @@ def write_file(
 ):
     "Write a model as one file in ldm's names; its configs go into the header, the tokenizer is left out, as everybody does"
     state = to_ldm(model.denoise.net, model.vae, list(model.texts.values()))
-    save_tensors(path, {k: v.half() if half else v for k, v in state.items()}, format="pt", minidiff=json.dumps(write_configs(model)))
+    save_tensors(path, state, half, format="pt", minidiff=json.dumps(write_configs(model)))

@@ -21,12 +21,14 @@ def sha256(
 
 # %% ../nbs/06b_weights.ipynb #06-008
 def save_tensors(
-    path,     # file to write; its folder is made
-    tensors,  # dict name -> tensor
-    **meta,   # strings kept in the file's header
+    path,        # file to write; its folder is made
+    tensors,     # dict name -> tensor
+    half=False,  # store floats in half precision
+    **meta,      # strings kept in the file's header
 ):
     "Write tensors as safetensors, whole or not at all (a temporary file, then a rename). OSError if `path` cannot be written"
     path = Path(path)
+    if half: tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
@@ -56,8 +58,7 @@ def save_model(
     **configs,   # dataclasses that rebuild it, kept as JSON in the header
 ):
     "Write a model's parameters and the configs that it was built from"
-    state = {k: v.half() if half and v.is_floating_point() else v for k, v in model.state_dict().items()}
-    save_tensors(path, state, **{k: json.dumps(asdict(v)) for k, v in configs.items()})
+    save_tensors(path, model.state_dict(), half, **{k: json.dumps(asdict(v)) for k, v in configs.items()})
 
 # %% ../nbs/06b_weights.ipynb #06-015
 def read_config(

@@ -155,7 +155,7 @@ def handover(
     at=.8,     # share of the training steps that the base walks
     **knobs,   # of `walk`
 ):
-    "Yield latents after each step: the base from noise to `at`, the refiner from there to the end (SDXL, arXiv:2307.01952, 2.5)"
+    "Yield latents after each step: the base from noise to `at`, the refiner from there to the end (experts by noise level as in eDiff-I, arXiv:2211.01324; SDXL's own paper adds noise again instead, 2307.01952, 2.5)"
     if not 0 < at < 1: raise ValueError(f"at {at}: the base hands over between 0 and 1")
     for z in base.steps(captions, span=(0., at), **knobs): yield z
     yield from refiner.steps(captions, z=z, span=(at, 1.), **{k: v for k, v in knobs.items() if k != "target"})

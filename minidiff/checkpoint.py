@@ -108,8 +108,8 @@ def drop_last(
     state,  # of a text tower, changed in place
 ):
     "SD 2's text tower without its last layer, if it has all 24: the states that its UNet reads are those before"
-    if len(state) and (last := count(state, "text_model.encoder.layers") - 1) == 23:
-        for key in [k for k in state if k.startswith(f"text_model.encoder.layers.{last}.")]: del state[key]
+    if count(state, "text_model.encoder.layers") == 24:
+        for key in [k for k in state if k.startswith("text_model.encoder.layers.23.")]: del state[key]
 
 def count(
     state,  # name -> tensor
@@ -120,11 +120,11 @@ def count(
 
 # %% ../nbs/17b_checkpoint.ipynb #17b-018
 def unet_config(
-    state,   # name -> tensor of a UNet
-    told=(),  # its config.json, where there is one
+    state,    # name -> tensor of a UNet
+    told={},  # its config.json, where there is one
 ):
     "The `UNetConfig` that a UNet's shapes tell; heads leave no trace in them: 8 in SD 1, 64 channels each in SD 2 and XL"
-    told, n = dict(told), count(state, "down_blocks")
+    n = count(state, "down_blocks")
     size = lambda key: tuple(state[key].shape)
     channels = tuple(size(f"down_blocks.{i}.resnets.0.conv1.weight")[0] for i in range(n))
     depth = tuple(count(state, f"down_blocks.{i}.attentions.0.transformer_blocks") for i in range(n))
@@ -139,12 +139,12 @@ def unet_config(
 
 # %% ../nbs/17b_checkpoint.ipynb #17b-021
 def vae_config(
-    state,    # name -> tensor of a VAE
-    told=(),  # its config.json, where there is one
+    state,     # name -> tensor of a VAE
+    told={},   # its config.json, where there is one
     xl=False,  # SDXL's? Its shapes are SD 1's, its scale is not
 ):
     "The `VAEConfig` that a VAE's shapes tell"
-    told, n = dict(told), count(state, "encoder.down_blocks")
+    n = count(state, "encoder.down_blocks")
     channels = tuple(state[f"encoder.down_blocks.{i}.resnets.0.conv1.weight"].shape[0] for i in range(n))
     return VAEConfig(state["encoder.conv_in.weight"].shape[1], channels, count(state, "encoder.down_blocks.0.resnets"),
                      state["decoder.conv_in.weight"].shape[1], told.get("norm_num_groups", 32), told.get("scaling_factor", .13025 if xl else .18215))
@@ -152,10 +152,10 @@ def vae_config(
 # %% ../nbs/17b_checkpoint.ipynb #17b-022
 def text_config(
     state,    # name -> tensor of a text tower
-    told=(),  # its config.json, where there is one
+    told={},  # its config.json, where there is one
 ):
     "The `CLIPTextConfig` that a text tower's shapes tell; heads are 64 wide, and only OpenAI's tower has the quick GELU"
-    told, projection = dict(told), state.get("text_projection.weight")
+    projection = state.get("text_projection.weight")
     vocab, width = state["text_model.embeddings.token_embedding.weight"].shape
     return CLIPTextConfig(vocab, width, count(state, "text_model.encoder.layers"), told.get("num_attention_heads", max(1, width // 64)),
                           len(state["text_model.embeddings.position_embedding.weight"]), told.get("hidden_act", "quick_gelu" if width == 768 else "gelu"),

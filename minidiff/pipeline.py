@@ -53,11 +53,10 @@ def weights_file(
 
 # %% ../nbs/16_stable_diffusion.ipynb #16-012
 def latent_denoiser(
-    net,       # UNet over latents
-    amp=None,  # torch.bfloat16: half precision inside
+    net,  # UNet over latents
 ):
     "The denoiser of our Stable Diffusion: v-prediction, time = place in SD's table of 1,000 noise levels"
-    return Denoiser(net, v, time=partial(sigma_to_t, table=SD), amp=amp)
+    return Denoiser(net, v, time=partial(sigma_to_t, table=SD))
 
 # %% ../nbs/16_stable_diffusion.ipynb #16-013
 def text_tower(

@@ -38,14 +38,13 @@ def save_tensors(
 
 # %% ../nbs/06b_weights.ipynb #06-011
 def load_tensors(
-    path,          # a .safetensors file
-    device="cpu",
+    path,  # a .safetensors file
 ):
     "Read a safetensors file: (dict name -> tensor, dict of header strings). FileNotFoundError, or ValueError for what is no whole safetensors file"
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"no weights at {path}: train them (`minidiff train --help`) or give another path")
     try:
-        with safe_open(path, "pt", device=str(device)) as f:
+        with safe_open(path, "pt") as f:
             return {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}
     except SafetensorError as e:
         raise ValueError(f"{path} is not a whole safetensors file ({e}): copy or train it again") from e

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['refuse_pickle', 'Checkpoint', 'read_json', 'part_files', 'read_folder', 'read_file', 'check_names', 'drop_last',
-           'count', 'unet_config', 'vae_config', 'text_config', 'check_state', 'assemble', 'check_scheduler']
+           'unet_config', 'vae_config', 'text_config', 'check_state', 'assemble', 'check_scheduler']
 
 # %% ../nbs/17b_checkpoint.ipynb #17b-002
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 import torch
 from .clip import CLIPTextConfig, TextEncoder
-from .keys import UNET_PREFIX, VAE_2022, from_ldm, prefixed, translate
+from .keys import UNET_PREFIX, VAE_2022, count, from_ldm, prefixed, translate
 from .unet import UNet, UNetConfig
 from .vae import VAE, VAEConfig
 from .weights import load_tensors
@@ -110,13 +110,6 @@ def drop_last(
     "SD 2's text tower without its last layer, if it has all 24: the states that its UNet reads are those before"
     if count(state, "text_model.encoder.layers") == 24:
         for key in [k for k in state if k.startswith("text_model.encoder.layers.23.")]: del state[key]
-
-def count(
-    state,  # name -> tensor
-    place,  # such as down_blocks
-):
-    "How many numbered children `place` has: one more than the largest number after it"
-    return 1 + max((int(k[len(place) + 1:].split(".")[0]) for k in state if k.startswith(place + ".")), default=-1)
 
 # %% ../nbs/17b_checkpoint.ipynb #17b-018
 def unet_config(

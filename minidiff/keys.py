@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UNET_FIXED', 'UNET_RESNET', 'VAE_ATTENTION', 'VAE_2022', 'OPENCLIP', 'OPENCLIP_BLOCK', 'UNET_PREFIX', 'VAE_PREFIX',
-           'TEXT_PREFIXES', 'UNUSED', 'translate', 'inverse', 'unet_table', 'unet_plan', 'vae_table', 'openclip_table',
-           'from_openclip', 'to_openclip', 'part', 'prefixed', 'from_ldm', 'to_ldm']
+           'TEXT_PREFIXES', 'UNUSED', 'translate', 'inverse', 'unet_table', 'count', 'unet_plan', 'vae_table',
+           'openclip_table', 'from_openclip', 'to_openclip', 'part', 'prefixed', 'from_ldm', 'to_ldm']
 
 # %% ../nbs/17a_keys.ipynb #17a-002
 import torch
@@ -53,14 +53,21 @@ def unet_table(
     blocks = [place for place in table if ".resnets." in place]
     return table | {f"{place}.{ours}": f"{table[place]}.{theirs}" for place in blocks for ours, theirs in UNET_RESNET.items()}
 
+# %% ../nbs/17a_keys.ipynb #17a-014a
+def count(
+    names,  # of tensors
+    place,  # such as down_blocks
+):
+    "How many numbered children `place` has: one more than the largest number after it"
+    return 1 + max((int(k[len(place) + 1:].split(".")[0]) for k in names if k.startswith(place + ".")), default=-1)
+
 # %% ../nbs/17a_keys.ipynb #17a-015
 def unet_plan(
     names,  # of an ldm UNet's tensors
 ):
     "(layers, depth) for `unet_table`, read off the names; depth as 0 or 1"
     ends = sorted(int(k.split(".")[1]) for k in names if k.startswith("input_blocks.") and k.endswith(".0.op.weight"))
-    last = max((int(k.split(".")[1]) for k in names if k.startswith("input_blocks.")), default=1)
-    layers = ends[0] - 1 if ends else last
+    layers = (ends[0] if ends else count(names, "input_blocks")) - 1
     starts = [(layers + 1) * i + 1 for i in range(len(ends) + 1)]
     return layers, [int(any(k.startswith(f"input_blocks.{n}.1.") for k in names)) for n in starts]
 
@@ -106,8 +113,7 @@ def from_openclip(
     state,  # name -> tensor, as OpenCLIP wrote them
 ):
     "The same text tower in transformers' names: queries, keys and values split, the projection transposed"
-    layers = 1 + max((int(k.split(".")[2]) for k in state if k.startswith("transformer.resblocks.")), default=-1)
-    table, out = openclip_table(layers), {}
+    table, out = openclip_table(count(state, "transformer.resblocks")), {}
     for key, value in state.items():
         place, whole, kind = key.partition("in_proj_")
         if whole: out |= {f"{place}{n}_proj.{kind}": rows for n, rows in zip("qkv", value.chunk(3))}
@@ -119,8 +125,7 @@ def to_openclip(
     state,  # name -> tensor of a `TextEncoder`
 ):
     "The same text tower in OpenCLIP's names: the way back of `from_openclip`"
-    layers = 1 + max(int(k.split(".")[3]) for k in state if k.startswith("text_model.encoder.layers."))
-    table = inverse(openclip_table(layers))
+    table = inverse(openclip_table(count(state, "text_model.encoder.layers")))
     out = {translate(key, table): value.T if key == "text_projection.weight" else value for key, value in state.items()}
     for key in [key for key in out if ".q_proj." in key]:
         out[key.replace("q_proj.", "in_proj_")] = torch.cat([out.pop(key.replace("q_proj", f"{n}_proj")) for n in "qkv"])
@@ -154,8 +159,7 @@ def from_ldm(
     unet, vae = part(state, UNET_PREFIX), part(state, VAE_PREFIX)
     table = inverse(unet_table(*unet_plan(unet)))
     unet = {translate(k, table): v for k, v in unet.items()}
-    numbers = lambda kind: [int(k.split(f".{kind}.")[1].split(".")[0]) for k in vae if f"encoder.down" in k and f".{kind}." in k]
-    table = inverse(vae_table(1 + max(numbers("down"), default=0), 1 + max(numbers("block"), default=0)))
+    table = inverse(vae_table(count(vae, "encoder.down"), count(vae, "encoder.down.0.block")))
     vae = {translate(k, table): v for k, v in vae.items() if not k.startswith("loss.")}
     vae = {k: v.flatten(1) if ".attentions." in k and v.ndim == 4 else v for k, v in vae.items()}
     towers = [(part(state, prefix), openclip) for prefix, openclip in TEXT_PREFIXES.items()]

@@ -242,13 +242,13 @@ def main():
 
 
 def summary():
-    "All rows of results/quality.csv: median, least and most FID of the seeds, and the median as a multiple of ours"
+    "All rows of results/quality.csv, by machine and budget: median, least and most FID of the seeds, and the median as a multiple of ours"
     runs = {}
     with open(RESULTS / "quality.csv", newline="") as file:
-        for row in csv.DictReader(file): runs.setdefault((float(row["seconds"]) * int(row["threads"]), row["n"], row["who"]), []).append(float(row["FID"]))
-    for (budget, n, who), fids in sorted(runs.items()):
-        mine = runs.get((budget, n, "minidiff"))
-        print(f"{budget:6.0f} CPU s  {n:>5} pictures  {who:32} FID {statistics.median(fids):6.1f} ({min(fids):.1f} to {max(fids):.1f}, {len(fids)} seeds)"
+        for row in csv.DictReader(file): runs.setdefault((row["where"].split(";")[0], float(row["seconds"]), row["n"], row["who"]), []).append(float(row["FID"]))
+    for (machine, seconds, n, who), fids in sorted(runs.items()):
+        mine = runs.get((machine, seconds, n, "minidiff"))
+        print(f"{machine}  {seconds:5.0f} s  {n:>5} pictures  {who:42} FID {statistics.median(fids):6.1f} ({min(fids):.1f} to {max(fids):.1f}, {len(fids)} seeds)"
               + (f"  {statistics.median(fids) / statistics.median(mine):5.2f} x ours" if mine else ""))
 
 

@@ -6,7 +6,7 @@ WHAT = {
     "torch": "import torch", "minidiff": "import torch, minidiff", "minidiff.unet, .sample": "import torch, minidiff.unet, minidiff.sample",
     "diffusers": "import torch, diffusers", "diffusers' UNet and schedulers": "import torch; from diffusers import UNet2DModel, UNet2DConditionModel, DDIMScheduler, DPMSolverMultistepScheduler",
     "diffusers' pipeline": "import torch; from diffusers import StableDiffusionPipeline", "denoising-diffusion-pytorch": "import torch, denoising_diffusion_pytorch", "smalldiffusion": "import torch, smalldiffusion"}
-MEASURE = "import time, resource; a = time.perf_counter(); {}; print(time.perf_counter() - a, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+MEASURE = "import time; a = time.perf_counter(); {}; b = time.perf_counter(); from bench.tools import peak_megabytes; print(b - a, peak_megabytes())"
 
 
 def imported(code):

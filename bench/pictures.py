@@ -1,8 +1,8 @@
 """Part 6. Text to image: seconds and memory for one picture and for 64, ours against diffusers' pipeline on the folder that `minidiff save` writes.
 
 Same weights, 20 steps of DPM++(2M), guidance 4, 64x64. The GPU's part is in bench.gpu."""
-import resource, subprocess, sys, tempfile
-from bench.tools import THREADS, compare, options, report
+import subprocess, sys, tempfile
+from bench.tools import THREADS, compare, options, peak_megabytes, report
 import torch
 
 CAPTIONS = ["a red three", "two white zeros", "a thick green five on a navy background", "a small yellow one and a large magenta eight"]
@@ -38,7 +38,7 @@ def saved():
 
 def memory(who, folder, n):
     "MB at the peak of a fresh process that loads one of the two and draws n pictures"
-    code = f"from bench.pictures import *; draw = ours() if {who == 'minidiff'} else theirs({folder!r}); draw(captions({n})); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    code = f"from bench.pictures import *; draw = ours() if {who == 'minidiff'} else theirs({folder!r}); draw(captions({n})); print(peak_megabytes())"
     done = subprocess.run([sys.executable, "-c", code, "--threads", str(THREADS)], capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
 

@@ -49,6 +49,14 @@ def compare(runs, rounds=9):
     return {name: (statistics.median(t), statistics.median(b / a for a, b in zip(first, t))) for name, t in times.items()}
 
 
+def peak_megabytes():
+    "MB of memory at this process's peak. Linux's ru_maxrss would be at least the parent's"
+    try: return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
+    except (OSError, StopIteration):
+        import resource
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
 def hardware():
     if not torch.cuda.is_available(): return f"{cpu_name()}, {THREADS} of {os.cpu_count()} threads"
     return f"{torch.cuda.get_device_name()}, {cpu_name()}"

@@ -136,11 +136,15 @@ class Tokenizer(BytePairs):
         super().__init__(vocab, merges)
         self.max_length, self.pad_id = max_length, self.eos if pad_id is None else pad_id
 
+    def frame(self, rows):
+        "Lists of ids, at most max_length - 2 each, between start and end, then padded: [B, max_length]"
+        rows = [[self.bos, *row, self.eos] for row in rows]
+        return torch.tensor([row + [self.pad_id] * (self.max_length - len(row)) for row in rows]).view(-1, self.max_length)
+
     def __call__(self, texts):
         "Ids of one text or a list of B: [B, max_length], start ... end, cut before the end if too long, then padded"
-        texts, n = [texts] if isinstance(texts, str) else texts, self.max_length
-        rows = [[self.bos, *self.encode(t)[:n - 2], self.eos] for t in texts]
-        return torch.tensor([r + [self.pad_id] * (n - len(r)) for r in rows]).view(-1, n)
+        texts = [texts] if isinstance(texts, str) else texts
+        return self.frame([self.encode(t)[:self.max_length - 2] for t in texts])
 
     def save(self, folder):
         "Write the four files that transformers' CLIPTokenizer reads"

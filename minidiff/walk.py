@@ -48,8 +48,7 @@ def chunks(
     "Ids of long texts: [B,n,77], each chunk start, up to 75 tokens, end, padding; n is what the longest needs"
     room, rows = tokenizer.max_length - 2, [tokenizer.encode(t) for t in texts]
     n = max([least] + [math.ceil(len(r) / room) for r in rows])
-    rows = [[tokenizer.bos, *r[i * room:(i + 1) * room], tokenizer.eos] for r in rows for i in range(n)]
-    return torch.tensor([r + [tokenizer.pad_id] * (room + 2 - len(r)) for r in rows]).view(len(texts), n, -1)
+    return tokenizer.frame([r[i * room:(i + 1) * room] for r in rows for i in range(n)]).view(len(texts), n, -1)
 
 # %% ../nbs/17d_walk.ipynb #17d-014
 def read(

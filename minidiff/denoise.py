@@ -96,7 +96,7 @@ class Denoiser(nn.Module):
     "A net that predicts any target as denoise(x, sigma, **cond) -> x0_hat; float32 outside the net (float64 stays float64)"
     def __init__(self,
         net,            # net(x, t, **cond) -> like x; knows no sigma
-        param,          # eps, v, flow or edm
+        param,          # eps, v, flow, edm or clean
         time=log_time,  # sigma [B] -> t [B], the net's time input
         amp=None,       # half precision inside the net: torch.bfloat16, torch.float16 or None
     ):

@@ -36,5 +36,5 @@ def generate(
     sampler=dpmpp_2m,  # any of `minidiff.sample`
     **knobs,           # of the sampler, such as eta
 ):
-    "Images [B,3,H,W] in [-1,1]: noise, sampler, decoder. That is latent diffusion (Rombach et al. 2021, arXiv:2112.10752)"
+    "Images [B,C,H,W], about -1 to 1, not clamped: noise, sampler, decoder. That is latent diffusion (Rombach et al. 2021, arXiv:2112.10752)"
     return codec.decode(last(sampler(denoise, start(noise, sigmas), sigmas, **knobs)))

@@ -15,9 +15,12 @@ from minidiff.denoise import Denoiser, flow
 from minidiff.layers import Downsample, ResBlock, TimeEmbedding, Upsample, time_features, zero_init
 from minidiff.metrics import fid
 from minidiff.noise import karras, logit_normal_flow
-from minidiff.sample import euler, heun, last
+from minidiff.sample import SAMPLERS, last
 from minidiff.train import EMA, Trainer
 from minidiff.unet import UNet, UNetConfig
+
+
+WALKS = {"ancestral": SAMPLERS["ddpm"], "heun": SAMPLERS["heun"]}
 
 
 class ByBudget(Trainer):
@@ -34,7 +37,7 @@ class Patched(torch.nn.Module):
     def forward(self, x, t): return F.pixel_shuffle(self.net(F.pixel_unshuffle(x, 2), t), 2)
 
 
-def trained(net, size, lr, warmup, decay, sampler, steps, mean=0., sigma_max=80., **how):
+def trained(net, size, lr, warmup, decay, sampler, steps, mean=0., sigma_max=80.):
     "A network trained as in chapter 7: velocity target, logit-normal times, AdamW with warm-up and linear decay, averaged weights; its estimates are held in [-1,1]"
     denoise = Denoiser(net, flow)
     trainer = ByBudget(denoise, steps=1, lr=lr, warmup=warmup, decay=decay)
@@ -45,22 +48,20 @@ def trained(net, size, lr, warmup, decay, sampler, steps, mean=0., sigma_max=80.
 
     def estimate(x, sigma): return trainer.ema.model(x, sigma).clamp(-1, 1)
 
-    def draw(n): return last(sampler(estimate, sigma_max * torch.randn(n, 1, 28, 28), karras(steps, .02, sigma_max), **how))
-    calls, name = 2 * steps - 1 if sampler is heun else steps, "ancestral" if how.get("eta") else sampler.__name__
-    return SimpleNamespace(model=net, size=size, step=step, draw=draw, sampler=f"{name} {steps}", evaluations=calls)
+    def draw(n): return last(WALKS[sampler](estimate, sigma_max * torch.randn(n, 1, 28, 28), karras(steps, .02, sigma_max)))
+    return SimpleNamespace(model=net, size=size, step=step, draw=draw, sampler=f"{sampler} {steps}", evaluations=2 * steps - 1 if sampler == "heun" else steps)
 
 
-def ours(channels=(32, 64), patch=True, size=32, lr=3e-3, warmup=50, decay=.99, sampler=euler, steps=40, eta=1., **how):
+def ours(channels=(32, 64), patch=True, size=32, lr=3e-3, warmup=50, decay=.99, sampler="ancestral", steps=40):
     "minidiff's UNet, sized for minutes: pictures as 14x14 places of 2x2 pixels, small batches, a high rate; 40 ancestral steps"
     side = 4 if patch else 1
     net = zero_init(UNet(UNetConfig(in_channels=side, out_channels=side, channels=channels, layers=1, depth=0, mid_depth=0, ctx_dim=None, groups=8)))
-    net = (Patched(net) if patch else net).to(memory_format=torch.channels_last)
-    return trained(net, size, lr, warmup, decay, sampler, steps, eta=eta, **how)
+    return trained(Patched(net) if patch else net, size, lr, warmup, decay, sampler, steps)
 
 
 class Plain(torch.nn.Module):
-    "A small UNet of 32, 64 and 96 channels, one residual block a level each way: the size that a budget of minutes asks for, without other tricks"
-    def __init__(self, channels=(32, 64, 96)):
+    "A small UNet of 32, 64 and 96 channels, one residual block a level each way: the size that a budget of minutes asks for, without other tricks. convs=False: pixels are repeated and no more"
+    def __init__(self, channels=(32, 64, 96), convs=True):
         super().__init__()
         a, b, c = channels
         self.time = TimeEmbedding(a, 128)
@@ -69,7 +70,7 @@ class Plain(torch.nn.Module):
         self.down = torch.nn.ModuleList([block(a, a), block(a, b), block(b, c)])
         self.up = torch.nn.ModuleList([block(2 * c, c), block(c + b, b), block(b + a, a)])
         self.smaller = torch.nn.ModuleList([Downsample(a), Downsample(b), torch.nn.Identity()])
-        self.larger = torch.nn.ModuleList([torch.nn.Identity(), Upsample(c), Upsample(b)])
+        self.larger = torch.nn.ModuleList([torch.nn.Identity(), *(Upsample(i) if convs else torch.nn.Upsample(scale_factor=2.) for i in (c, b))])
 
     def forward(self, x, t):
         x, emb, skips = self.conv_in(x), F.silu(self.time(time_features(t, 32))), []
@@ -81,8 +82,8 @@ class Plain(torch.nn.Module):
         return self.conv_out(x)
 
 
-def plain():
-    return trained(zero_init(Plain()), size=128, lr=2e-3, warmup=50, decay=.99, sampler=heun, steps=20)
+def plain(convs=True):
+    return trained(zero_init(Plain(convs=convs)), size=128, lr=2e-3, warmup=50, decay=.99, sampler="heun", steps=20)
 
 
 class Toy(torch.nn.Module):
@@ -137,22 +138,24 @@ def descend(opt, loss, clip=None):
     opt.step()
 
 
-def diffusers(layers, target, attention=2, size=128, lr=1e-3):
+def diffusers(layers, target, attention=2, size=128, lr=1e-3, channels=(32, 64, 64), patch=1):
     """UNet2DModel of the Hugging Face course, or cut to the budget (one layer, attention at the coarsest level only). DDPM's training, squared cosine, gradients clipped as
-    in its training script; DPM++(2M) from the level that its documentation asks for with this schedule, estimates held in [-1,1]"""
+    in its training script; patch=2: pictures as 14x14 places of 2x2 pixels; DPM++(2M) from the level that its documentation asks for with this schedule, estimates held in [-1,1]"""
     from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
     from diffusers.training_utils import EMAModel
-    plain, attn = 3 - attention, attention
-    net = UNet2DModel(sample_size=28, in_channels=1, out_channels=1, layers_per_block=layers, block_out_channels=(32, 64, 64),
+    plain, attn = len(channels) - attention, attention
+    net = UNet2DModel(sample_size=28 // patch, in_channels=patch ** 2, out_channels=patch ** 2, layers_per_block=layers, block_out_channels=channels,
                       down_block_types=["DownBlock2D"] * plain + ["AttnDownBlock2D"] * attn, up_block_types=["AttnUpBlock2D"] * attn + ["UpBlock2D"] * plain)
     noising = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2", prediction_type=target)
     opt, ema, count = torch.optim.AdamW(net.parameters(), lr), EMAModel(net.parameters(), use_ema_warmup=True, power=.75), itertools.count()
+
+    def predict(x, t): return F.pixel_shuffle(net(F.pixel_unshuffle(x, patch), t).sample, patch)
 
     def step(x, done):
         decayed(opt, lr, next(count), done)
         noise, t = torch.randn_like(x), torch.randint(1000, (len(x),))
         want = noise if target == "epsilon" else noising.get_velocity(x, noise, t)
-        descend(opt, F.mse_loss(net(noising.add_noise(x, noise, t), t).sample, want), clip=1.)
+        descend(opt, F.mse_loss(predict(noising.add_noise(x, noise, t), t), want), clip=1.)
         ema.step(net.parameters())
 
     @torch.no_grad()
@@ -162,7 +165,7 @@ def diffusers(layers, target, attention=2, size=128, lr=1e-3):
         scheduler = DPMSolverMultistepScheduler.from_config(noising.config, thresholding=True, sample_max_value=1., lambda_min_clipped=-5.1)
         scheduler.set_timesteps(steps)
         x = torch.randn(n, 1, 28, 28)
-        for t in scheduler.timesteps: x = scheduler.step(net(x, t).sample, t, x).prev_sample
+        for t in scheduler.timesteps: x = scheduler.step(predict(x, t), t, x).prev_sample
         ema.restore(net.parameters())
         return x
     return SimpleNamespace(model=net, size=size, step=step, draw=draw, sampler="DPM++(2M) 40", evaluations=40)
@@ -204,11 +207,14 @@ WHO = {
     "minidiff": ours,
     "minidiff, 28x28 places": lambda: ours(patch=False),
     "minidiff, batches of 128": lambda: ours(size=128),
+    "minidiff, Heun": lambda: ours(sampler="heun", steps=20),
     "minidiff, shipped size": lambda: ours(channels=(24, 48, 64), patch=False, size=64),
     "plain 32-64-96": plain,
+    "plain 32-64-96, 0.79 M": lambda: plain(convs=False),
     "toy UNet, x0": toy,
     "diffusers cut, v": lambda: diffusers(1, "v_prediction", attention=1),
     "diffusers cut, v, batch 32": lambda: diffusers(1, "v_prediction", attention=1, size=32),
+    "diffusers cut, v, batch 32, 14x14 places": lambda: diffusers(1, "v_prediction", attention=1, size=32, channels=(32, 64), patch=2),
     "diffusers cut, eps": lambda: diffusers(1, "epsilon", attention=1),
     "diffusers course, eps": lambda: diffusers(2, "epsilon"),
     "denoising-diffusion-pytorch, v": lucidrains,
@@ -242,13 +248,13 @@ def main():
 
 
 def summary():
-    "All rows of results/quality.csv, by machine and budget: median, least and most FID of the seeds, and the median as a multiple of ours"
+    "All rows of results/quality.csv, by machine and budget: median, least and most FID of the runs, and the median as a multiple of ours"
     runs = {}
     with open(RESULTS / "quality.csv", newline="") as file:
         for row in csv.DictReader(file): runs.setdefault((row["where"].split(";")[0], float(row["seconds"]), row["n"], row["who"]), []).append(float(row["FID"]))
     for (machine, seconds, n, who), fids in sorted(runs.items()):
         mine = runs.get((machine, seconds, n, "minidiff"))
-        print(f"{machine}  {seconds:5.0f} s  {n:>5} pictures  {who:42} FID {statistics.median(fids):6.1f} ({min(fids):.1f} to {max(fids):.1f}, {len(fids)} seeds)"
+        print(f"{machine}  {seconds:5.0f} s  {n:>5} pictures  {who:42} FID {statistics.median(fids):6.1f} ({min(fids):.1f} to {max(fids):.1f}, {len(fids)} runs)"
               + (f"  {statistics.median(fids) / statistics.median(mine):5.2f} x ours" if mine else ""))
 
 

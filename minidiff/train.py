@@ -62,6 +62,7 @@ def of_first(
     dist.broadcast(box, 0)
     return box.item()
 
+# %% ../nbs/07_train.ipynb #07-022a
 def start_process(
     device="cpu",  # "cpu", "cuda", "mps"
 ):
@@ -143,6 +144,7 @@ def run_tensors(
     for i, s in trainer.opt.state_dict()["state"].items(): out |= {f"opt.{i}.{k}": v for k, v in s.items()}
     return out
 
+# %% ../nbs/07_train.ipynb #07-033b
 def save_run(
     trainer,  # see `Trainer`
     path,     # of the checkpoint (safetensors)
@@ -150,13 +152,15 @@ def save_run(
     "Write a checkpoint, in one piece or not at all"
     save_tensors(path, run_tensors(trainer), step=trainer.step, length=trainer.length, seconds=time.time() - trainer.begun)
 
+# %% ../nbs/07_train.ipynb #07-033c
 def resume_run(
     trainer,  # made like the one that was saved
     path,     # of its checkpoint
 ):
     "Go on from a checkpoint: the same weights as a run that never stopped. ValueError if it is another model's or another length's"
     state, meta = load_tensors(path)
-    if meta.get("length") != trainer.length: raise ValueError(f"{path} is a run of {meta.get('length')}, this one of {trainer.length}: give the same, or another folder")
+    length = meta.get("length")
+    if length != trainer.length: raise ValueError(f"{path} is a run of {length}, this one of {trainer.length}: give the same, or another folder")
     part = lambda name: {k[len(name):]: v for k, v in state.items() if k.startswith(name)}
     try:
         trainer.model.load_state_dict(part("model."))

@@ -67,6 +67,7 @@ def _distances(x, y):
     exact = "donot_use_mm_for_euclid_dist"
     return torch.cat([torch.cdist(rows, y, compute_mode=exact) for rows in x.split(1024)])
 
+# %% ../nbs/09_metrics.ipynb #09-023a
 def precision_recall(
     real,  # features of real images [N,D]
     fake,  # features of generated images [M,D]

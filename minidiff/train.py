@@ -69,7 +69,7 @@ def start_process(
     "Join the processes that torchrun started, if it did: (device, rank, world)"
     if "RANK" not in os.environ: return torch.device(device), 0, 1
     if not dist.is_initialized():
-        import torch.distributed.nn  # before the group is there, or its default arguments keep it alive
+        from torch.distributed import nn  # read before the group is there, or its default arguments keep it alive
         dist.init_process_group("nccl" if device == "cuda" else "gloo")
         atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())  # or gloo's threads may abort the exit
     rank, world = dist.get_rank(), dist.get_world_size()

@@ -8,10 +8,12 @@ __all__ = ['PLANS', 'SAMPLES', 'Part', 'make_all']
 # %% ../nbs/16c_laptop.ipynb #p2
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 import torch
 from .clip import CLIPImageConfig, CLIPTextConfig
+from .muon import Muon
 from .recipes import UNET, make
+from .train import adamw
 from .unet import UNetConfig
 
 # %% ../nbs/16c_laptop.ipynb #p5
@@ -21,12 +23,13 @@ class Part(NamedTuple):
     share: float  # of the whole time that it trains; what is left over goes to making scenes and measuring
     lr: float     # peak learning rate
     knobs: dict   # of its recipe
+    opt: Callable = adamw  # its optimiser, see `Trainer`
 
 PLANS = dict(
     cpu=(
-        Part("vae", .27, 2e-3, dict(pool=60_000, size=8, channels=(8, 16, 32, 64))),
+        Part("vae", .16, 6e-3, dict(pool=60_000, size=8, channels=(8, 16, 32, 64), groups=2, beta=2e-3), Muon),
         Part("clip", .06, 1e-3, dict(pool=40_000, size=64, text=CLIPTextConfig(vocab=699, width=96, layers=2, heads=4, context=32), image=CLIPImageConfig(patch=16, width=96, layers=3, heads=6))),
-        Part("unet", .62, 2e-3, dict(pool=60_000, size=64, tune=True, middle=True, config=UNetConfig(channels=(64, 64), layers=1, depth=1, heads=4, ctx_dim=96, groups=16)))),
+        Part("unet", .73, 2e-3, dict(pool=60_000, size=64, tune=True, middle=True, config=UNetConfig(channels=(64, 64), layers=1, depth=(0, 1), heads=4, ctx_dim=96, groups=16)), Muon)),
     cuda=(
         Part("vae", .22, 1e-3, dict(pool=200_000, size=64)),
         Part("clip", .17, 1e-3, dict(pool=400_000, size=1024)),
@@ -47,6 +50,6 @@ def make_all(
     command = f"minidiff train all --device {kind} --minutes {minutes:g}" + f" --seed {seed}" * bool(seed)
     for part in plan or PLANS["cuda" if kind == "cuda" else "cpu"]:
         if not (folder / f"{part.name}.md").exists():
-            for done, loss in make(part.name, folder, device, minutes=part.share * minutes, seed=seed, lr=part.lr, command=command, **part.knobs):
+            for done, loss in make(part.name, folder, device, minutes=part.share * minutes, seed=seed, lr=part.lr, opt=part.opt, command=command, **part.knobs):
                 yield part.name, behind + part.share * done, loss
         behind += part.share

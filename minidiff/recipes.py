@@ -22,20 +22,20 @@ from .metrics import DigitClassifier
 from .noise import SD, logit_normal_flow, middle_t, uniform_t
 from .pipeline import latent_denoiser, load, text_tower
 from .pools import FAMILY, Graphed, Recipe, captioned, families, from_bytes, latents, pick, scene_pool, shift, zero_shot
-from .train import Trainer, resume_run, save_run, train
+from .train import Trainer, adamw, resume_run, save_run, train
 from .unet import UNet, UNetConfig
 from .vae import VAE, VAEConfig, psnr, vae_loss
 from .weights import save_model
 from .xl import recipe_xl, recipe_xl_refiner, recipe_xl_vae
 
 # %% ../nbs/16b_recipes.ipynb #c7
-def recipe_vae(folder, device, pool=200_000, size=128, channels=(16, 32, 64, 128)):
+def recipe_vae(folder, device, pool=200_000, size=128, channels=(16, 32, 64, 128), groups=16, beta=5e-4):
     "The autoencoder: squared error + KL on scenes, 64x64x3 <-> 8x8x4; its scale is set by the latents' standard deviation at the end"
-    model = VAE(VAEConfig(channels=channels, layers=1, groups=min(channels[0], 16), scale=1.)).to(device)
+    model = VAE(VAEConfig(channels=channels, layers=1, groups=groups, scale=1.)).to(device)
     data = scene_pool(pool, 1_000_000, device)[:1]
     draw = lambda: torch.randn(size, 4, 8, 8, device=device)
     net = Graphed(model, from_bytes(data[0][:size]), draw())
-    loss = lambda batch: vae_loss(net, from_bytes(batch[0]), 5e-4, draw()).mean()
+    loss = lambda batch: vae_loss(net, from_bytes(batch[0]), beta, draw()).mean()
 
     @torch.no_grad()
     def measure(vae):
@@ -140,6 +140,7 @@ def make(
     every=60,         # seconds between checkpoints
     rank=0, world=1,  # of this process, see `start_process`
     lr=None,          # peak learning rate; None for the recipe's own
+    opt=adamw,        # the optimiser, see `Trainer`
     command=None,     # for the card, if it was not `minidiff train NAME`
     **sizes,          # pool (examples), size (of a batch), and what else the recipe takes
 ):
@@ -148,9 +149,8 @@ def make(
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     recipe = RECIPES[name](folder, device, **sizes)
-    if lr: recipe = recipe._replace(lr=lr)
     if not steps and not minutes: minutes = recipe.minutes
-    trainer = Trainer(recipe.model, steps, minutes, recipe.lr, seed=seed, rank=rank, world=world)
+    trainer = Trainer(recipe.model, steps, minutes, lr or recipe.lr, seed=seed, rank=rank, world=world, opt=opt)
     checkpoint, saved = folder / f"{name}.checkpoint.safetensors", time.time()
     if checkpoint.exists(): resume_run(trainer, checkpoint)
     amp = torch.bfloat16 if torch.device(device).type == "cuda" else None
@@ -184,6 +184,6 @@ def card(name, recipe, trainer, sizes, seconds, numbers, command=None):
     options |= sizes | (dict(seed=trainer.seed) if trainer.seed else {})
     facts = {"data": recipe.data, "command": command or f"torchrun --nproc-per-node={trainer.world} --no-python " * (trainer.world > 1) + f"minidiff train {name}" + "".join(f" --{k} {v}" for k, v in options.items()),
              "hardware": f"{trainer.world} x " * (trainer.world > 1) + (torch.cuda.get_device_name(device) if gpu else f"{torch.get_num_threads()} CPU threads"), "seconds": round(seconds), "steps": trainer.step,
-             "examples a step": recipe.size * trainer.world, "seed": trainer.seed, "parameters": f"{sum(p.numel() for p in recipe.model.parameters()):,}"}
+             "examples a step": recipe.size * trainer.world, "optimiser": type(trainer.opt).__name__, "seed": trainer.seed, "parameters": f"{sum(p.numel() for p in recipe.model.parameters()):,}"}
     facts |= {k.replace("_", " "): round(v, 4) for k, v in numbers.items()}
     return f"# {name}\n\n{RECIPES[name].__doc__}.\n\n" + "".join(f"- {k}: {v}\n" for k, v in facts.items())

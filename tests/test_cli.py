@@ -7,6 +7,7 @@ from minidiff import laptop, load
 from minidiff.cli import main
 from minidiff.clip import CLIPImageConfig, CLIPTextConfig
 from minidiff.laptop import Part
+from minidiff.muon import Muon
 from minidiff.recipes import make
 from minidiff.unet import UNetConfig
 
@@ -87,9 +88,9 @@ def test_train_resumes_and_its_weights_draw(tmp_path):
 
 def test_train_all_goes_on_and_shows_its_marks(tmp_path, monkeypatch, capsys):
     small = CLIPTextConfig(width=16, layers=1, heads=2, context=32)
-    parts = (Part("vae", .3, 1e-3, dict(pool=1000, size=4, channels=(8, 8, 8, 8))),
+    parts = (Part("vae", .3, 1e-3, dict(pool=1000, size=4, channels=(8, 8, 8, 8), groups=2), Muon),
              Part("clip", .3, 1e-3, dict(pool=1000, size=8, text=small, image=CLIPImageConfig(patch=16, width=16, layers=1, heads=2))),
-             Part("unet", .3, 1e-3, dict(pool=1000, size=4, tune=True, config=UNetConfig(channels=(16, 16), layers=1, depth=(0, 1), heads=(2, 2), ctx_dim=16, groups=8))))
+             Part("unet", .3, 1e-3, dict(pool=1000, size=4, tune=True, config=UNetConfig(channels=(16, 16), layers=1, depth=(0, 1), heads=(2, 2), ctx_dim=16, groups=8)), Muon))
     monkeypatch.setitem(laptop.PLANS, "cpu", parts)
     assert next(share for part, share, _ in laptop.make_all(tmp_path, minutes=.05) if part == "clip") >= .3  # the lid is closed here
     vae = (tmp_path / "vae.safetensors").read_bytes()

@@ -1,26 +1,28 @@
 "The training loop: exact resume, several processes, files of weights."
 import os, subprocess, sys
 import pytest, torch
-from minidiff.train import EMA, Trainer, resume_run, run_tensors, save_run, train, warmup_decay
+from minidiff.muon import Muon, orthogonal
+from minidiff.train import EMA, adamw, Trainer, resume_run, run_tensors, save_run, train, warmup_decay
 from minidiff.weights import load_tensors, save_tensors
 
 
-def run(steps=20, seed=0):
+def run(steps=20, seed=0, opt=adamw):
     torch.manual_seed(seed)
     model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
-    trainer = Trainer(model, steps, warmup=3)
+    trainer = Trainer(model, steps, warmup=3, opt=opt)
     loss = lambda x: (model(x) - x.sum(1, keepdim=True) + .1 * torch.randn(len(x), 1)).square().mean()
     return trainer, train(trainer, loss, lambda n: torch.randn(16, 4, generator=torch.Generator().manual_seed(n)))
 
 
+@pytest.mark.parametrize("opt", [adamw, Muon])
 @pytest.mark.parametrize("stop", [1, 9, 19])
-def test_kill_and_resume_is_bit_equal(tmp_path, stop):
-    whole, steps = run()
+def test_kill_and_resume_is_bit_equal(tmp_path, stop, opt):
+    whole, steps = run(opt=opt)
     for _ in steps: pass
-    part, steps = run()
+    part, steps = run(opt=opt)
     for _ in range(stop): next(steps)
     save_run(part, tmp_path / "run.safetensors")
-    again, steps = run(seed=1)  # a fresh process starts elsewhere
+    again, steps = run(seed=1, opt=opt)  # a fresh process starts elsewhere
     resume_run(again, tmp_path / "run.safetensors")
     for _ in steps: pass
     a, b = run_tensors(whole), run_tensors(again)
@@ -31,6 +33,49 @@ def test_learning():
     trainer, steps = run(steps=600)
     losses = [float(v) for v in steps]
     assert sum(losses[-50:]) < .2 * sum(losses[:50])
+
+
+def test_orthogonal_keeps_directions():
+    "U S V^T becomes U f(S) V^T, f near 1; as torch's own Muon, which works in bfloat16"
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 16, 40, generator=g, dtype=torch.float64)
+    u, _, vt = torch.linalg.svd(x, full_matrices=False)
+    inner = u.mT @ orthogonal(x) @ vt.mT
+    f = inner.diagonal(dim1=1, dim2=2)
+    assert .67 < f.min() and f.max() < 1.21
+    torch.testing.assert_close(orthogonal(x), u @ torch.diag_embed(f) @ vt, rtol=0, atol=1e-12)
+    assert orthogonal(torch.zeros(1, 2, 3)).eq(0).all()
+
+
+@pytest.mark.parametrize("shape", [(16, 40), (40, 16)])
+def test_muon_is_torchs_on_a_matrix(shape):
+    ours, theirs = (torch.nn.Linear(*shape, bias=False) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    start = ours.weight.detach().clone()
+    a, b = Muon(ours, 1e-2, .1), torch.optim.Muon(theirs.parameters(), 1e-2, weight_decay=.1, adjust_lr_fn="match_rms_adamw")
+    for n in range(6):
+        gradient = torch.randn(start.shape, generator=torch.Generator().manual_seed(n))
+        for net, opt in ((ours, a), (theirs, b)):
+            net.weight.grad = gradient.clone()
+            opt.step()
+    assert (ours.weight - theirs.weight).norm() < .02 * (theirs.weight - start).norm()  # bfloat16 has 8 binary digits
+
+
+def test_muon_leaves_the_rest_to_adamw():
+    "Biases and embeddings move as under AdamW, a convolution as the matrix that it is, a parameter without gradient not at all"
+    def net():
+        torch.manual_seed(0)
+        return torch.nn.ModuleDict(dict(words=torch.nn.Embedding(5, 4), conv=torch.nn.Conv2d(4, 6, 3), idle=torch.nn.Linear(3, 3)))
+    mine, plain, before = net(), net(), net()
+    for model, opt in ((mine, Muon(mine, 1e-2)), (plain, adamw(plain, 1e-2))):
+        x = model["words"](torch.arange(18).view(2, 3, 3) ** 2 % 5).movedim(-1, 1)
+        model["conv"](x).square().sum().backward()
+        opt.step()
+    for k in ("words.weight", "conv.bias", "idle.weight"): assert torch.equal(mine.state_dict()[k], plain.state_dict()[k]), k
+    assert torch.equal(mine["idle"].weight, before["idle"].weight)
+    move = (mine["conv"].weight - before["conv"].weight * (1 - 1e-2 * .01)).flatten(1)
+    values = torch.linalg.svdvals(move) / (.2 * 1e-2 * 36 ** .5)
+    assert values[0] < 1.21 and values[1] > .67 and values[2] < .01  # two examples have two directions
 
 
 def test_warmup_decay():

@@ -13,7 +13,7 @@ from torch import nn
 # %% ../nbs/07a_muon.ipynb #m10
 def orthogonal(
     x,       # matrices [n,a,b] with a <= b
-    steps=5, # of Newton and Schulz
+    steps=5, # rounds of the polynomial (of Newton and Schulz's kind)
 ):
     "Each matrix U S V^T as nearly U V^T [n,a,b]: singular values end between 0.68 and 1.21, those below 1/500 of the matrix's norm lower (Jordan 2024)"
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
@@ -27,7 +27,7 @@ class Muon(torch.optim.AdamW):
     "Momentum made orthogonal for weights of two axes and more, AdamW for the rest and for embeddings. Both share `lr`; `step` uses up the gradients"
     def __init__(self,
         model,            # whose parameters learn
-        lr=2e-3,          # a step changes a matrix's numbers by 0.2 lr in the mean square
+        lr=2e-3,          # a step moves a matrix's numbers by 0.2 lr, root mean square
         weight_decay=.01,
         momentum=.95,     # share of the past in the mean gradient
     ):

@@ -2,7 +2,7 @@
 import os, subprocess, sys
 import pytest, torch
 from minidiff.muon import Muon, orthogonal
-from minidiff.train import EMA, adamw, Trainer, resume_run, run_tensors, save_run, train, warmup_decay
+from minidiff.train import EMA, Trainer, adamw, resume_run, run_tensors, save_run, train, warmup_decay
 from minidiff.weights import load_tensors, save_tensors
 
 
@@ -36,7 +36,7 @@ def test_learning():
 
 
 def test_orthogonal_keeps_directions():
-    "U S V^T becomes U f(S) V^T, f near 1; as torch's own Muon, which works in bfloat16"
+    "U S V^T becomes U f(S) V^T, f near 1"
     g = torch.Generator().manual_seed(0)
     x = torch.randn(3, 16, 40, generator=g, dtype=torch.float64)
     u, _, vt = torch.linalg.svd(x, full_matrices=False)
@@ -49,6 +49,7 @@ def test_orthogonal_keeps_directions():
 
 @pytest.mark.parametrize("shape", [(16, 40), (40, 16)])
 def test_muon_is_torchs_on_a_matrix(shape):
+    "torch's own works in bfloat16, which has 8 binary digits"
     ours, theirs = (torch.nn.Linear(*shape, bias=False) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
     start = ours.weight.detach().clone()
@@ -58,7 +59,7 @@ def test_muon_is_torchs_on_a_matrix(shape):
         for net, opt in ((ours, a), (theirs, b)):
             net.weight.grad = gradient.clone()
             opt.step()
-    assert (ours.weight - theirs.weight).norm() < .02 * (theirs.weight - start).norm()  # bfloat16 has 8 binary digits
+    assert (ours.weight - theirs.weight).norm() < .02 * (theirs.weight - start).norm()
 
 
 def test_muon_leaves_the_rest_to_adamw():

@@ -70,7 +70,7 @@ def their_call(text, unet, vae, ids, noise, steps, dtype):
 
 
 @torch.no_grad()
-def rows_of(dtype, device, tiny, batches):
+def rows_of(dtype, device, tiny, batches, modes):
     "Rows of one number type: the UNet, then the whole call, at each batch, eager and compiled"
     side, steps, rounds = (16, 2, 1) if tiny else (64, 20, 5)
     unet_c = UNetConfig(channels=(32, 64), depth=(1, 0), heads=4, ctx_dim=32) if tiny else SD15
@@ -84,7 +84,7 @@ def rows_of(dtype, device, tiny, batches):
     their_decoder, their_reader = their_vae(vae), their_text(text_c, device, dtype)
     top = peak(device, 512 if tiny else 8192, dtype)
     print(f"a matrix product: {top / 1e12:.1f} TFLOP/s in {dtype}", flush=True)
-    for mode in ("eager",) if tiny else ("eager", "compiled"):
+    for mode in modes:
         if mode == "compiled":
             for net in (unet, theirs): net.to(memory_format=torch.channels_last)
         fast, their_fast = (torch.compile(net, mode="reduce-overhead", dynamic=False) if mode == "compiled" else net for net in (unet, theirs))
@@ -102,12 +102,12 @@ def rows_of(dtype, device, tiny, batches):
 
 
 def main():
-    args = options(__doc__, tiny=False, types=["float16", "bfloat16"], batches=[1, 8], out="")
+    args = options(__doc__, tiny=False, types=["float16", "bfloat16"], batches=[1, 8], modes=["eager", "compiled"], out="")
     if args.out: tools.RESULTS = Path(args.out)
     if not args.tiny and not torch.cuda.is_available(): raise SystemExit("no CUDA device: `--tiny` tries the script on the CPU")
     rows, began = [], time.perf_counter()
     for name in args.types:
-        for row in rows_of(getattr(torch, name), "cpu" if args.tiny else "cuda", args.tiny, args.batches):
+        for row in rows_of(getattr(torch, name), "cpu" if args.tiny else "cuda", args.tiny, args.batches, ["eager"] if args.tiny else args.modes):
             rows.append(row)
             print(*(f"{v:.4g}" if isinstance(v, float) else v for v in row.values()), flush=True)
         if not args.tiny:

@@ -117,7 +117,9 @@ class VAE(nn.Module):
     def decode(self, z):
         "Images of latents z [B,latent,h,w] of unit variance"
         check_shape("z", z, (None, self.config.latent, None, None))
-        return self.decoder(self.post_quant_conv(z / self.config.scale))
+        x, d = self.post_quant_conv(z / self.config.scale), self.decoder
+        for layer in (d.conv_in, d.mid_block, *d.up_blocks, d.conv_norm_out, d.act, d.conv_out): x = layer(x)  # self.decoder(x) would keep the input of up_blocks to the end
+        return x
 
     def forward(self, x, noise=None):
         "There and back by a draw from the posterior: (x_hat, mean, logvar)"

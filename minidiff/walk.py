@@ -90,11 +90,11 @@ def conditions(
     unwanted = [negative or ""] * len(captions) if negative is None or isinstance(negative, str) else list(negative)
     if len(unwanted) != len(captions): raise ValueError(f"{len(unwanted)} negative texts for {len(captions)} captions: give one text, or one for each")
     n = max(chunks(t, [*captions, *unwanted]).shape[1] for t in model.tokenizers.values())
-    (ctx, pooled), blank = read(model, captions, n, clip_skip), read(model, unwanted, n, clip_skip)
-    if not model.xl: return dict(ctx=ctx), dict(ctx=blank[0])
+    (ctx, blank_ctx), (pooled, blank_pooled) = (both.chunk(2) for both in read(model, [*captions, *unwanted], n, clip_skip))
+    if not model.xl: return dict(ctx=ctx), dict(ctx=blank_ctx)
     ends = [target or size] * 2 if model.base else [[score] for score in aesthetic]
     told = [size_features(model, [*(original or size), *crop, *end]).expand(len(captions), -1) for end in ends]
-    blank_ctx, blank_pooled = map(torch.zeros_like, blank) if model.base and negative is None else blank
+    if model.base and negative is None: blank_ctx, blank_pooled = torch.zeros_like(blank_ctx), torch.zeros_like(blank_pooled)
     return dict(ctx=ctx, vec=torch.cat([pooled, told[0].to(pooled)], 1)), dict(ctx=blank_ctx, vec=torch.cat([blank_pooled, told[1].to(pooled)], 1))
 
 # %% ../nbs/17d_walk.ipynb #17d-022

@@ -1,5 +1,5 @@
 "The VAE against diffusers: the same keys, the same shapes, the same numbers"
-import copy
+import copy, weakref
 from dataclasses import replace
 
 import pytest
@@ -130,6 +130,14 @@ def test_scale_can_be_measured_later():
 def test_identity_codec():
     x, codec = torch.randn(2, 1, 28, 28), Identity()
     assert codec.encode(x, sample=True) is x and codec.decode(x) is x
+
+
+def test_decoding_keeps_no_early_states():
+    vae, seen = VAE(COURSE), {}
+    vae.decoder.mid_block.register_forward_hook(lambda m, x, y: seen.update(y=weakref.ref(y)))
+    vae.decoder.up_blocks[1].register_forward_hook(lambda m, x, y: seen.update(kept=seen["y"]() is not None))
+    with torch.no_grad(): vae.decode(torch.randn(1, 4, 4, 4))
+    assert seen["kept"] is False
 
 
 @pytest.mark.parametrize("bad", [torch.zeros(2, 1, 32, 32), torch.zeros(3, 32, 32), torch.zeros(2, 3, 32, 28)])

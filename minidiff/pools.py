@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from .captions import say
 from .data import COLOURS, DIGITS, HELD_OUT, Scenes, render, scenes
+from .train import adamw
 
 # %% ../nbs/16a_pools.ipynb #c5
 def to_bytes(x):
@@ -184,3 +185,4 @@ class Recipe(NamedTuple):
     lr: float               # peak learning rate
     data: str               # what it learns from, for its card
     keep: int = 1           # neighbours in the pool that stay together
+    opt: Callable = adamw   # its optimiser, see `Trainer`

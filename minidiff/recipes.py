@@ -19,17 +19,18 @@ from .denoise import Denoiser, flow
 from .judge import Judge, agree, judge_loss, judge_scenes
 from .layers import zero_init
 from .metrics import DigitClassifier
-from .noise import SD, logit_normal_flow, middle_t, uniform_t
+from .muon import Muon
+from .noise import logit_normal_flow, middle_t
 from .pipeline import latent_denoiser, load, text_tower
 from .pools import FAMILY, Graphed, Recipe, captioned, families, from_bytes, latents, pick, scene_pool, shift, zero_shot
-from .train import Trainer, adamw, resume_run, save_run, train
+from .train import Trainer, resume_run, save_run, train
 from .unet import UNet, UNetConfig
 from .vae import VAE, VAEConfig, psnr, vae_loss
 from .weights import save_model
 from .xl import recipe_xl, recipe_xl_refiner, recipe_xl_vae
 
 # %% ../nbs/16b_recipes.ipynb #c7
-def recipe_vae(folder, device, pool=200_000, size=128, channels=(16, 32, 64, 128), groups=16, beta=5e-4):
+def recipe_vae(folder, device, pool=200_000, size=128, channels=(16, 32, 64, 128), groups=4, beta=5e-4):
     "The autoencoder: squared error + KL on scenes, 64x64x3 <-> 8x8x4; its scale is set by the latents' standard deviation at the end"
     model = VAE(VAEConfig(channels=channels, layers=1, groups=groups, scale=1.)).to(device)
     data = scene_pool(pool, 1_000_000, device)[:1]
@@ -42,7 +43,7 @@ def recipe_vae(folder, device, pool=200_000, size=128, channels=(16, 32, 64, 128
         x = scenes(2048, seed=0, train=False, device=device, captions=False).images.split(256)
         z = list(map(vae.encode, x))
         return dict(psnr_dB=torch.cat([psnr(vae.decode(a), b) for a, b in zip(z, x)]).mean().item(), latent_std=torch.cat(z).std().item())
-    return Recipe(model, loss, data, measure, size, 4., 1e-3, f"{pool:,} scenes")
+    return Recipe(model, loss, data, measure, size, 4., 6e-3, f"{pool:,} scenes", opt=Muon)
 
 # %% ../nbs/16b_recipes.ipynb #c9
 def recipe_clip(folder, device, pool=1_000_000, size=1024, text=TEXT, image=IMAGE):
@@ -62,7 +63,7 @@ def recipe_clip(folder, device, pool=1_000_000, size=1024, text=TEXT, image=IMAG
 # %% ../nbs/16b_recipes.ipynb #c11
 UNET = UNetConfig(channels=(64, 128), layers=2, depth=(1, 1), heads=(4, 4), ctx_dim=TEXT.width, groups=16)
 
-def recipe_unet(folder, device, pool=1_000_000, size=512, config=UNET, tune=False, middle=False):
+def recipe_unet(folder, device, pool=1_000_000, size=512, config=UNET, tune=False):
     "The noise predictor on latents, conditioned on the text tower, which is frozen unless `tune`; 10% of the captions are blank"
     tokenizer, text, vae = load("tokenizer", folder), text_tower(load("clip", folder, device)), load("vae", folder, device)
     unet = zero_init(UNet(config).to(device))
@@ -71,13 +72,12 @@ def recipe_unet(folder, device, pool=1_000_000, size=512, config=UNET, tune=Fals
     z, blank = latents(vae, images), tokenizer([""]).to(device)
     net = Graphed(model, z[:size], torch.zeros(size, device=device), ids[:size], call=lambda x, t, words: unet(x, t, text(words).last))
     denoise = latent_denoiser(lambda x, t, ctx: net(x, t, ctx))
-    levels = middle_t if middle else uniform_t
 
     def loss(batch):
         x, words = batch
         words = torch.where(torch.rand(len(x), 1, device=x.device) < .1, blank, words)
-        return denoise.loss(x, levels(len(x), device=x.device), torch.randn_like(x), ctx=words).mean()
-    return Recipe(model, loss, (z, ids), lambda unet: {}, size, 8.5, 1.5e-3, f"latents and captions of {pool:,} scenes, none with a held-out pair")
+        return denoise.loss(x, middle_t(len(x), device=x.device), torch.randn_like(x), ctx=words).mean()
+    return Recipe(model, loss, (z, ids), lambda unet: {}, size, 8.5, 2e-3, f"latents and captions of {pool:,} scenes, none with a held-out pair", opt=Muon)
 
 # %% ../nbs/16b_recipes.ipynb #c13
 def recipe_judge(folder, device, pool=300_000, size=256):
@@ -140,7 +140,7 @@ def make(
     every=60,         # seconds between checkpoints
     rank=0, world=1,  # of this process, see `start_process`
     lr=None,          # peak learning rate; None for the recipe's own
-    opt=adamw,        # the optimiser, see `Trainer`
+    opt=None,         # the optimiser, see `Trainer`; None for the recipe's own
     command=None,     # for the card, if it was not `minidiff train NAME`
     **sizes,          # pool (examples), size (of a batch), and what else the recipe takes
 ):
@@ -150,7 +150,7 @@ def make(
     torch.manual_seed(seed)
     recipe = RECIPES[name](folder, device, **sizes)
     if not steps and not minutes: minutes = recipe.minutes
-    trainer = Trainer(recipe.model, steps, minutes, lr or recipe.lr, seed=seed, rank=rank, world=world, opt=opt)
+    trainer = Trainer(recipe.model, steps, minutes, lr or recipe.lr, seed=seed, rank=rank, world=world, opt=opt or recipe.opt)
     checkpoint, saved = folder / f"{name}.checkpoint.safetensors", time.time()
     if checkpoint.exists(): resume_run(trainer, checkpoint)
     amp = torch.bfloat16 if torch.device(device).type == "cuda" else None

@@ -18,9 +18,9 @@ def test_three_lines(model):
 def test_pictures_do_not_depend_on_the_batch(model):
     together = model.images(["a red three"] * 3, seed=5, steps=4)
     alone = torch.cat([model.images(["a red three"], seed=5 + i, steps=4) for i in range(3)])
-    torch.testing.assert_close(together, alone, rtol=0, atol=1e-4)
+    assert (together - alone).abs().max() < 1e-3 < .5 < (together[0] - together[1]).abs().max()  # float32's rounding, grown over the walk; a grey level is 8e-3
     noisy = dict(steps=4, sampler="euler", eta=1.)
-    torch.testing.assert_close(model.images(["a red three"] * 2, seed=5, **noisy)[1:], model.images(["a red three"], seed=6, **noisy), rtol=0, atol=1e-4)
+    torch.testing.assert_close(model.images(["a red three"] * 2, seed=5, **noisy)[1:], model.images(["a red three"], seed=6, **noisy), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("sampler", ["dpmpp_2m", "ddpm"])

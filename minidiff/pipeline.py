@@ -95,7 +95,7 @@ def as_list(
 # %% ../nbs/16_stable_diffusion.ipynb #16-025
 class TextToImage:
     "A text-to-image latent diffusion model, every part in reach: `.tokenizer`, `.text`, `.denoise`, `.vae`"
-    scale = 4.                   # guidance that it draws best with
+    scale = 4.                   # guidance that it obeys best with
     prediction = "v_prediction"  # of its UNet, in diffusers' word
 
     def __init__(self, tokenizer, text, denoise, vae, shape=(4, 8, 8)):

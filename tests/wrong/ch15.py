@@ -9,6 +9,7 @@ WRONG = {
         "import torch\ndef latent_mask(mask):\n    return torch.nn.functional.avg_pool2d(mask, 8)",
         "def latent_mask(mask):\n    return mask[..., ::8, ::8]",
         "import torch\ndef latent_mask(mask):\n    return (torch.nn.functional.avg_pool2d(mask, 8) > .5).float()",
+        "import torch\ndef latent_mask(mask):\n    return torch.nn.functional.max_pool2d(mask, 8) > 0",
     ],
     "15.3": [
         "def edit_mask(old, new, z, sigma, noises):\n    gap = sum((new(z + e, sigma) - old(z + e, sigma)).abs().mean(1, keepdim=True) for e in noises)/len(noises)\n    return (gap/gap.amax((2, 3), keepdim=True) > .5).float()",

@@ -30,9 +30,9 @@ PLANS = dict(
         Part("clip", .06, dict(pool=40_000, size=64, text=CLIPTextConfig(vocab=699, width=96, layers=2, heads=4, context=32), image=CLIPImageConfig(patch=16, width=96, layers=3, heads=6))),
         Part("unet", .73, dict(pool=60_000, size=64, tune=True, config=UNetConfig(channels=(64, 64), layers=1, depth=(0, 1), heads=4, ctx_dim=96, groups=16)))),
     cuda=(
-        Part("vae", .22, dict(pool=200_000, size=64, groups=16), 1e-3, adamw),
+        Part("vae", .22, dict(pool=200_000, size=64)),
         Part("clip", .17, dict(pool=400_000, size=1024)),
-        Part("unet", .53, dict(pool=400_000, size=512, tune=True, config=replace(UNET, channels=(96, 192), layers=1)), 1.5e-3, adamw)))
+        Part("unet", .53, dict(pool=400_000, size=512, tune=True, config=replace(UNET, channels=(96, 192), layers=1)))))
 
 # %% ../nbs/16c_laptop.ipynb #p6
 SAMPLES = ["a red three", "a thick green five on a navy background", "two white zeros", "a small yellow one and a large magenta eight", "a red seven above a blue two", "three cyan fours"]

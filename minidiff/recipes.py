@@ -63,8 +63,8 @@ def recipe_clip(folder, device, pool=1_000_000, size=1024, text=TEXT, image=IMAG
 # %% ../nbs/16b_recipes.ipynb #c11
 UNET = UNetConfig(channels=(64, 128), layers=2, depth=(1, 1), heads=(4, 4), ctx_dim=TEXT.width, groups=16)
 
-def recipe_unet(folder, device, pool=1_000_000, size=512, config=UNET, tune=False):
-    "The noise predictor on latents, conditioned on the text tower, which is frozen unless `tune`; 10% of the captions are blank"
+def recipe_unet(folder, device, pool=1_000_000, size=512, config=UNET, tune=False, drop=.1):
+    "The noise predictor on latents, conditioned on the text tower, which is frozen unless `tune`; a share `drop` of the captions is blank"
     tokenizer, text, vae = load("tokenizer", folder), text_tower(load("clip", folder, device)), load("vae", folder, device)
     unet = zero_init(UNet(config).to(device))
     model = torch.nn.ModuleDict(dict(unet=unet, text=text.requires_grad_())) if tune else unet
@@ -75,7 +75,7 @@ def recipe_unet(folder, device, pool=1_000_000, size=512, config=UNET, tune=Fals
 
     def loss(batch):
         x, words = batch
-        words = torch.where(torch.rand(len(x), 1, device=x.device) < .1, blank, words)
+        words = torch.where(torch.rand(len(x), 1, device=x.device) < drop, blank, words)
         return denoise.loss(x, middle_t(len(x), device=x.device), torch.randn_like(x), ctx=words).mean()
     return Recipe(model, loss, (z, ids), lambda unet: {}, size, 8.5, 2e-3, f"latents and captions of {pool:,} scenes, none with a held-out pair", opt=Muon)
 

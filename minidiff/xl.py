@@ -17,6 +17,7 @@ from .clip import TEXT, CLIPTextConfig, TextEncoder
 from .data import scenes
 from .layers import time_features, zero_init
 from .layout import BACKGROUND_RGB
+from .muon import Muon
 from .noise import SD, uniform_t
 from .pipeline import BUILD, latent_denoiser, load, text_tower
 from .pools import Graphed, Recipe, captioned, from_bytes, latents, scene_pool
@@ -79,7 +80,7 @@ def altered_scenes(
     return data._replace(images=crop(shrink(data.images, numbers[:, 0]), numbers[:, 2:4], ground))
 
 # %% ../nbs/18a_xl.ipynb #v5
-def recipe_xl_vae(folder, device, pool=200_000, size=128):
+def recipe_xl_vae(folder, device, pool=100_000, size=128):
     "The shipped VAE, trained further on pictures that were small or cropped"
     model = load("vae", device=device).requires_grad_()
     data = scene_pool(pool, 75_000_000, device, draw=altered_scenes)[:1]
@@ -94,7 +95,7 @@ def recipe_xl_vae(folder, device, pool=200_000, size=128):
             x = altered_scenes(200, 0, device, False, told).images
             return psnr(vae.decode(vae.encode(x)), x).mean().item()
         return {f"psnr_dB_of_originals_of_{s}": quality(s) for s in (64, 32, 16)}
-    return Recipe(model, loss, data, measure, size, 1.5, 1e-3, f"{pool:,} scenes of many sizes and crops")
+    return Recipe(model, loss, data, measure, size, 1.3, 2e-3, f"{pool:,} scenes of many sizes and crops", opt=Muon)
 
 # %% ../nbs/18a_xl.ipynb #v6
 def xl_vae(
@@ -155,7 +156,7 @@ def xl_losses(
     return [latent_denoiser(net).loss(z, SD[t], noise(t), **cond).mean().item() for t in ts]
 
 # %% ../nbs/18a_xl.ipynb #c18
-def recipe_xl(folder, device, pool=1_000_000, size=512, table=SD):
+def recipe_xl(folder, device, pool=500_000, size=512, table=SD):
     "A little SDXL: two text towers, pooled text, sizes and crops told; the second tower learns with the UNet"
     tokenizer, vae, first = load("tokenizer"), xl_vae(folder, device), text_tower(load("clip", device=device))
     model = XL(text_config=replace(SECOND, vocab=len(tokenizer.vocab))).to(device)
@@ -174,12 +175,12 @@ def recipe_xl(folder, device, pool=1_000_000, size=512, table=SD):
         return denoise.loss(z, uniform_t(len(z), table, device=device), torch.randn_like(z), ids=ids, numbers=numbers, keep=keep).mean()
     ts = {t: f"loss_at_t_{t}" for t in (50, 150, 400, 800) if t < len(table)}
     measure = lambda model: dict(zip(ts.values(), xl_losses(model, first, unseen, ts)))
-    return Recipe(model, loss, data, measure, size, 5., 2e-3, f"{pool:,} scenes of many sizes and crops with their captions, none with a held-out pair")
+    return Recipe(model, loss, data, measure, size, 3.6, 2e-3, f"{pool:,} scenes of many sizes and crops with their captions, none with a held-out pair", opt=Muon)
 
 # %% ../nbs/18a_xl.ipynb #c19
-def recipe_xl_refiner(folder, device, pool=1_000_000, size=512):
+def recipe_xl_refiner(folder, device, pool=250_000, size=512):
     "A refiner for the little SDXL: the same net, trained on the last fifth of the noise levels alone"
-    return recipe_xl(folder, device, pool, size, SD[:200])
+    return recipe_xl(folder, device, pool, size, SD[:200])._replace(minutes=2.)
 
 # %% ../nbs/18a_xl.ipynb #c21
 def little_sdxl(

@@ -8,11 +8,10 @@ __all__ = ['PLANS', 'SAMPLES', 'Part', 'make_all']
 # %% ../nbs/16c_laptop.ipynb #p2
 from dataclasses import replace
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 import torch
 from .clip import CLIPImageConfig, CLIPTextConfig
 from .recipes import UNET, make
-from .train import adamw
 from .unet import UNetConfig
 
 # %% ../nbs/16c_laptop.ipynb #p5
@@ -21,8 +20,6 @@ class Part(NamedTuple):
     name: str     # of its recipe
     share: float  # of the whole time that it trains; what is left over goes to making scenes and measuring
     knobs: dict   # of its recipe
-    lr: float = None      # peak learning rate, and
-    opt: Callable = None  # optimiser, see `Trainer`; None for the recipe's own
 
 PLANS = dict(
     cpu=(
@@ -49,6 +46,6 @@ def make_all(
     command = f"minidiff train all --device {kind} --minutes {minutes:g}" + f" --seed {seed}" * bool(seed)
     for part in plan or PLANS["cuda" if kind == "cuda" else "cpu"]:
         if not (folder / f"{part.name}.md").exists():
-            for done, loss in make(part.name, folder, device, minutes=part.share * minutes, seed=seed, lr=part.lr, opt=part.opt, command=command, **part.knobs):
+            for done, loss in make(part.name, folder, device, minutes=part.share * minutes, seed=seed, command=command, **part.knobs):
                 yield part.name, behind + part.share * done, loss
         behind += part.share

@@ -1151,6 +1151,7 @@ def _(blend):
 @exercise("16.4")
 def _(variations):
     "One past, different futures"
+    from types import SimpleNamespace
     from minidiff.pipeline import load
     model, knobs = load("scenes"), dict(steps=6, scale=4.)
     want = model.images("a green two", seed=5, sampler="euler", **knobs)
@@ -1167,6 +1168,9 @@ def _(variations):
     other = variations(model, "a green two", 6, 4, 3, **knobs)
     now = variations(model, "a green two", 5, 4, 3, **knobs)
     expect((now - want).square().mean() < (now - other.mean(0)).square().mean(), "variations of a seed should stay nearer to that seed's picture than to another's")
+    bell = SimpleNamespace(denoise=lambda x, sigma, ctx: x/(1 + sigma**2), context=model.context, shape=model.shape, decode=lambda z: z)
+    spread = variations(bell, "a green two", 5, 4, 64, **knobs).std(0).mean().item()  # half as much with eta = .5, a tenth of a percent of luck
+    expect(abs(spread/.3344 - 1) < .03, f"where the denoiser is x/(1 + sigma^2), 64 variations after step 4 of 6 should spread by 0.334, yours by {spread:.3f}: are the last two steps walked with eta = 1?")
 
 # %% ../nbs/99_checks.ipynb #99-171
 @exercise("17.1")

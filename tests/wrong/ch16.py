@@ -25,6 +25,8 @@ WRONG = {
         CHAIN + "def variations(model, caption, seed, k, n, steps=10, scale=4.):\n    return model.images(caption, seed=seed, steps=steps, scale=scale, sampler='euler').expand(n, -1, -1, -1)",
         CHAIN + "def variations(model, caption, seed, k, n, steps=10, scale=4.):\n    s = spaced(steps)\n    d = cfg(model.denoise, model.context([caption]*n), model.context(['']*n), scale)\n"
         "    x = start(seeded_noise([seed]*n, model.shape)(), s)\n    x = last(euler(d, x, s, eta=0. if k == steps else 1., noise=seeded_noise(range(n), model.shape)))\n    return model.decode(x)",
+        CHAIN + "def variations(model, caption, seed, k, n, steps=10, scale=4.):\n    s = spaced(steps)\n    d = cfg(model.denoise, model.context([caption]*n), model.context(['']*n), scale)\n    x = start(seeded_noise([seed]*n, model.shape)(), s)\n"
+        "    if k: x = last(islice(euler(d, x, s), k))\n    if k < steps: x = last(euler(d, x, s[k:], eta=.5, noise=seeded_noise(range(1000, 1000 + n), model.shape)))\n    return model.decode(x)",
         CHAIN + "def variations(model, caption, seed, k, n, steps=10, scale=4.):\n    if k == steps: return model.images([caption]*n, seed=seed, steps=steps, scale=scale, sampler='euler')[:1].expand(n, -1, -1, -1)\n"
         "    s = spaced(steps)\n    d = cfg(model.denoise, model.context([caption]*n), model.context(['']*n), scale)\n    x = start(seeded_noise([seed]*n, model.shape)(), s)\n"
         "    if k: x = last(islice(euler(d, x, s, eta=1., noise=seeded_noise([seed + 1]*n, model.shape)), k))\n    return model.decode(last(euler(d, x, s[k:], eta=1., noise=seeded_noise(range(1000, 1000 + n), model.shape))))",

@@ -166,7 +166,7 @@ class Tokenizer(BytePairs):
         merges = [line.split(" ") for line in files["merges.txt"].split("\n") if line and not line.startswith("#version")]
         special = {} if "added_tokens_decoder" in config else json.loads(files.get("special_tokens_map.json", "{}"))  # older folders: this file wins
         pad = special.get("pad_token") or config.get("pad_token") or EOS
-        return cls(vocab, merges, config.get("model_max_length", 77), vocab.get(pad if isinstance(pad, str) else pad["content"]))
+        return cls(vocab, merges, config.get("model_max_length") or 77, vocab.get(pad if isinstance(pad, str) else pad["content"]))
 
 # %% ../nbs/12_bpe.ipynb #12-030
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['refuse_pickle', 'Checkpoint', 'read_json', 'part_files', 'read_folder', 'read_file', 'check_names', 'drop_last',
-           'unet_config', 'vae_config', 'text_config', 'check_state', 'assemble', 'check_scheduler']
+           'shape_of', 'unet_config', 'vae_config', 'text_config', 'check_state', 'assemble']
 
 # %% ../nbs/17b_checkpoint.ipynb #17b-002
 import json
@@ -50,12 +50,15 @@ def part_files(
     folder,  # of one part, such as unet/
 ):
     "The safetensors files of a part: one, several if an index lists them, or the half-precision one if there is no other"
-    if shards := read_json(next(iter(folder.glob("*.safetensors.index.json")), folder / "none")).get("weight_map"):
-        return [folder / Path(name).name for name in sorted(set(shards.values()))]
-    for name in ("diffusion_pytorch_model.safetensors", "model.safetensors", "*.fp16.safetensors"):
-        if found := sorted(p for p in folder.glob(name) if "non_ema" not in p.name): return found[:1]
-    for path in sorted(folder.glob("*.bin")): refuse_pickle(path)
-    raise FileNotFoundError(f"{folder} holds no .safetensors file: is the download complete?")
+    for name in ("diffusion_pytorch_model.safetensors", "model.safetensors", "*.safetensors.index*.json", "*.fp16.safetensors", "*.bin", "*.pt", "*.ckpt"):
+        if found := sorted((p for p in folder.glob(name) if "non_ema" not in p.name), key=lambda p: len(p.name))[:1]: break
+    if found and found[0].suffix == ".json":
+        shards = read_json(found[0]).get("weight_map")
+        if not isinstance(shards, dict): raise ValueError(f"{found[0]} lists no files in its 'weight_map': copy it again")
+        found = [folder / Path(str(name)).name for name in sorted(set(map(str, shards.values())))]
+    if lost := [path for path in found or [folder / "*.safetensors"] if not path.is_file()]: raise FileNotFoundError(f"no {lost[0]}: is the download complete?")
+    for path in found: refuse_pickle(path)
+    return found
 
 # %% ../nbs/17b_checkpoint.ipynb #17b-012
 def read_folder(
@@ -102,7 +105,7 @@ def check_names(
 ):
     "ValueError for a number in a name that no model can have: tables are made up to the largest"
     for name in names:
-        if any(part.isdecimal() and len(part) > 3 for part in name.split(".")): raise ValueError(f"{path} is no Stable Diffusion: it has a tensor {name[:100]!r}")
+        if any(part.isdecimal() and len(part) > 2 for part in name.split(".")): raise ValueError(f"{path} is no Stable Diffusion: it has a tensor {name[:100]!r}")
 
 def drop_last(
     state,  # of a text tower, changed in place
@@ -111,6 +114,17 @@ def drop_last(
     if count(state, "text_model.encoder.layers") == 24:
         for key in [k for k in state if k.startswith("text_model.encoder.layers.23.")]: del state[key]
 
+# %% ../nbs/17b_checkpoint.ipynb #17b-017a
+def shape_of(
+    state,  # name -> tensor
+    key,    # of one with
+    axes,   # so many axes
+):
+    "A tensor's shape; KeyError if there is none of that name, ValueError if it has other axes"
+    shape = tuple(state[key].shape)
+    if len(shape) != axes: raise ValueError(f"{key} has the shape {list(shape)}: Stable Diffusion's has {axes} axes")
+    return shape
+
 # %% ../nbs/17b_checkpoint.ipynb #17b-018
 def unet_config(
     state,    # name -> tensor of a UNet
@@ -118,14 +132,13 @@ def unet_config(
 ):
     "The `UNetConfig` that a UNet's shapes tell; heads leave no trace in them: 8 in SD 1, 64 channels each in SD 2 and XL"
     n = count(state, "down_blocks")
-    size = lambda key: tuple(state[key].shape)
-    channels = tuple(size(f"down_blocks.{i}.resnets.0.conv1.weight")[0] for i in range(n))
+    channels = tuple(shape_of(state, f"down_blocks.{i}.resnets.0.conv1.weight", 4)[0] for i in range(n))
     depth = tuple(count(state, f"down_blocks.{i}.attentions.0.transformer_blocks") for i in range(n))
-    linear = len(size("mid_block.attentions.0.proj_in.weight")) == 2
+    linear = state["mid_block.attentions.0.proj_in.weight"].ndim == 2
     heads = told.get("num_attention_heads") or told.get("attention_head_dim") or (tuple(c // 64 for c in channels) if linear else 8)
-    vec = size("add_embedding.linear_1.weight")[1] if "add_embedding.linear_1.weight" in state else None
-    config = UNetConfig(size("conv_in.weight")[1], size("conv_out.weight")[0], channels, count(state, "down_blocks.0.resnets"), depth, heads,
-                        size("mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight")[1], linear, vec, vec and told.get("addition_time_embed_dim", 256),
+    vec = shape_of(state, "add_embedding.linear_1.weight", 2)[1] if "add_embedding.linear_1.weight" in state else None
+    config = UNetConfig(shape_of(state, "conv_in.weight", 4)[1], shape_of(state, "conv_out.weight", 4)[0], channels, count(state, "down_blocks.0.resnets"), depth, heads,
+                        shape_of(state, "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight", 2)[1], linear, vec, vec and (told.get("addition_time_embed_dim") or 256),
                         groups=told.get("norm_num_groups", 32))
     middle = count(state, "mid_block.attentions.0.transformer_blocks")
     return config if config.mid == middle else UNetConfig(**vars(config) | dict(mid_depth=middle))
@@ -138,9 +151,9 @@ def vae_config(
 ):
     "The `VAEConfig` that a VAE's shapes tell"
     n = count(state, "encoder.down_blocks")
-    channels = tuple(state[f"encoder.down_blocks.{i}.resnets.0.conv1.weight"].shape[0] for i in range(n))
-    return VAEConfig(state["encoder.conv_in.weight"].shape[1], channels, count(state, "encoder.down_blocks.0.resnets"),
-                     state["decoder.conv_in.weight"].shape[1], told.get("norm_num_groups", 32), told.get("scaling_factor", .13025 if xl else .18215))
+    channels = tuple(shape_of(state, f"encoder.down_blocks.{i}.resnets.0.conv1.weight", 4)[0] for i in range(n))
+    return VAEConfig(shape_of(state, "encoder.conv_in.weight", 4)[1], channels, count(state, "encoder.down_blocks.0.resnets"),
+                     shape_of(state, "decoder.conv_in.weight", 4)[1], told.get("norm_num_groups", 32), told.get("scaling_factor", .13025 if xl else .18215))
 
 # %% ../nbs/17b_checkpoint.ipynb #17b-022
 def text_config(
@@ -148,11 +161,11 @@ def text_config(
     told={},  # its config.json, where there is one
 ):
     "The `CLIPTextConfig` that a text tower's shapes tell; heads are 64 wide, and only OpenAI's tower has the quick GELU"
-    projection = state.get("text_projection.weight")
-    vocab, width = state["text_model.embeddings.token_embedding.weight"].shape
-    return CLIPTextConfig(vocab, width, count(state, "text_model.encoder.layers"), told.get("num_attention_heads", max(1, width // 64)),
-                          len(state["text_model.embeddings.position_embedding.weight"]), told.get("hidden_act", "quick_gelu" if width == 768 else "gelu"),
-                          None if projection is None else len(projection))
+    vocab, width = shape_of(state, "text_model.embeddings.token_embedding.weight", 2)
+    heads = told.get("num_attention_heads", max(1, width // 64))
+    if width % heads: raise ValueError(f"{heads} attention heads do not divide a text tower's width, {width}")
+    return CLIPTextConfig(vocab, width, count(state, "text_model.encoder.layers"), heads, shape_of(state, "text_model.embeddings.position_embedding.weight", 2)[0],
+                          told.get("hidden_act", "quick_gelu" if width == 768 else "gelu"), shape_of(state, "text_projection.weight", 2)[0] if "text_projection.weight" in state else None)
 
 # %% ../nbs/17b_checkpoint.ipynb #17b-025
 def check_state(
@@ -161,7 +174,7 @@ def check_state(
     found,  # name -> tensor, what the files hold
 ):
     "ValueError that counts and lists (the first ten of each) missing, extra and misshapen tensors"
-    bad = [f"{k} {list(found[k].shape)}, expected {list(v.shape)}" for k, v in want.items() if k in found and found[k].shape != v.shape]
+    bad = [f"{k} {list(found[k].shape)} {str(found[k].dtype)[6:]}, expected {list(v.shape)}" for k, v in want.items() if k in found and (found[k].shape != v.shape or not found[k].is_floating_point())]
     wrong = dict(missing=[k for k in want if k not in found], extra=[k for k in found if k not in want], misshapen=bad)
     lists = [f"{len(keys)} {what}: {', '.join(keys[:10])}{', ...' if len(keys) > 10 else ''}" for what, keys in wrong.items() if keys]
     if lists: raise ValueError(f"{name}: its tensors do not fit its config. " + "; ".join(lists))
@@ -180,12 +193,3 @@ def assemble(
     check_state(name, module.state_dict(), state)
     module.load_state_dict({k: state.pop(k).to(device, dtype) for k in list(state)}, assign=True)
     return module.eval().requires_grad_(False)
-
-# %% ../nbs/17b_checkpoint.ipynb #17b-035
-def check_scheduler(
-    told,  # scheduler_config.json, perhaps empty
-):
-    "ValueError unless the model was trained on Stable Diffusion's noise schedule"
-    want = dict(num_train_timesteps=1000, beta_schedule="scaled_linear", beta_start=.00085, beta_end=.012, rescale_betas_zero_snr=False)
-    if wrong := {k: told[k] for k, value in want.items() if k in told and told[k] != value}:
-        raise ValueError(f"the model was trained on another noise schedule than Stable Diffusion's: {wrong}, not {({k: want[k] for k in wrong})}")

@@ -59,6 +59,7 @@ def parser():
     sample.add_argument("-o", "--out", type=Path, default=Path("out.png"))
     sample.add_argument("--size", type=number(int, 8, 10**4), help="pixels along a side, with --model")
     sample.add_argument("--model", type=Path, metavar="PATH", help="instead: Stable Diffusion 1, 2 or XL, a diffusers folder or a .safetensors file")
+    sample.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="of --model, where it has none")
     train = commands.add_parser("train", parents=[every], help="train one part, or all; goes on where it stopped")
     train.add_argument("part", choices=[*RECIPES, "all"], help="all: tokenizer, CLIP, VAE and UNet in --minutes (30), then their marks")
     train.add_argument("-o", "--out", type=Path, default=Path("runs"), help="folder of weights (default runs)")
@@ -81,28 +82,27 @@ def sample(args):
     from minidiff.data import unknown_words, words
     from minidiff.pipeline import load
     check_writable(args.out)
-    if args.size and not args.model: raise ValueError(f"--size {args.size} needs --model: our scenes are 64 pixels a side")
+    if args.model and args.weights or (args.size or args.tokenizer) and not args.model: raise ValueError("--size and --tokenizer go with --model, somebody's, and --weights, yours, without: our scenes are 64 pixels a side")
     for text in [] if args.model else args.captions + [args.negative]:
         if strange := unknown_words(text): warn(f"the model has never seen {', '.join(map(repr, strange))}; it knows: {' '.join(words())}")
-    model = open_sd(args.model, args.device) if args.model else load(folder=args.weights, device=args.device)
+    model = open_sd(args.model, args.device, args.tokenizer) if args.model else load(folder=args.weights, device=args.device)
     captions = [c for c in args.captions for _ in range(args.n)]
-    knobs = dict(seed=args.seed, steps=args.steps, scale=model.scale if args.scale is None else args.scale, sampler=args.sampler, eta=args.eta, negative=args.negative or (None if args.model else ""))
-    if args.size: knobs["size"] = args.size
+    knobs = dict(seed=args.seed, steps=args.steps, scale=model.scale if args.scale is None else args.scale, sampler=args.sampler, eta=args.eta, negative=args.negative or (None if args.model else "")) | (dict(size=args.size) if args.size else {})
     began = time.perf_counter()
     for z in watch(model.steps(captions, **knobs), args.steps): pass
-    pictures = Pictures(map(to_pil, model.decode(z).cpu()), titles=captions)
-    pictures.save(args.out, caption="\n".join(args.captions), n=args.n, model=args.model or "minidiff scenes", **knobs)
+    Pictures(map(to_pil, model.decode(z).cpu()), titles=captions).save(args.out, caption="\n".join(args.captions), n=args.n, model=args.model or "minidiff scenes", **knobs)
     print(f"{args.out}: {len(captions)} picture{'s'[:len(captions) > 1]} in {time.perf_counter() - began:.2f} s")
 
 # %% ../nbs/00_tour.ipynb #00-036a
 def open_sd(
-    path,    # a diffusers folder or a .safetensors file
-    device,  # on a GPU in half precision
+    path,            # a diffusers folder or a .safetensors file
+    device,          # on a GPU in half precision
+    tokenizer=None,  # its folder, where the model has none
 ):
     "Somebody's Stable Diffusion, see `minidiff.sd.load`"
     import torch
     from minidiff.sd import load
-    return load(path, torch.float16 if torch.device(device).type == "cuda" else torch.float32, device)
+    return load(path, torch.float16 if torch.device(device).type == "cuda" else torch.float32, device, tokenizer)
 
 # %% ../nbs/00_tour.ipynb #00-037
 def warn(message):

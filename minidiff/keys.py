@@ -59,14 +59,15 @@ def count(
     place,  # such as down_blocks
 ):
     "How many numbered children `place` has: one more than the largest number after it"
-    return 1 + max((int(k[len(place) + 1:].split(".")[0]) for k in names if k.startswith(place + ".")), default=-1)
+    after = (k[len(place) + 1:].split(".")[0] for k in names if k.startswith(place + "."))
+    return 1 + max((int(n) for n in after if n.isdecimal()), default=-1)
 
 # %% ../nbs/17a_keys.ipynb #17a-015
 def unet_plan(
     names,  # of an ldm UNet's tensors
 ):
     "(layers, depth) for `unet_table`, read off the names; depth as 0 or 1"
-    ends = sorted(int(k.split(".")[1]) for k in names if k.startswith("input_blocks.") and k.endswith(".0.op.weight"))
+    ends = sorted(n for n in range(count(names, "input_blocks")) if f"input_blocks.{n}.0.op.weight" in names)
     layers = (ends[0] if ends else count(names, "input_blocks")) - 1
     starts = [(layers + 1) * i + 1 for i in range(len(ends) + 1)]
     return layers, [int(any(k.startswith(f"input_blocks.{n}.1.") for k in names)) for n in starts]
@@ -116,8 +117,8 @@ def from_openclip(
     table, out = openclip_table(count(state, "transformer.resblocks")), {}
     for key, value in state.items():
         place, whole, kind = key.partition("in_proj_")
-        if whole: out |= {f"{place}{n}_proj.{kind}": rows for n, rows in zip("qkv", value.chunk(3))}
-        else: out[key] = value.T if key == "text_projection" else value
+        if whole and value.ndim: out |= {f"{place}{n}_proj.{kind}": rows for n, rows in zip("qkv", value.chunk(3))}
+        else: out[key] = value.T if key == "text_projection" and value.ndim == 2 else value
     return {translate(key, table): value for key, value in out.items()}
 
 # %% ../nbs/17a_keys.ipynb #17a-026

@@ -22,7 +22,7 @@ def folder_tokenizer(
     config = read_json(folder / "tokenizer_config.json")
     merges = [m.split(" ") if isinstance(m, str) else m for m in whole["merges"]]
     pad = config.get("pad_token")
-    return Tokenizer(whole["vocab"], merges, config.get("model_max_length", 77), whole["vocab"].get(pad["content"] if isinstance(pad, dict) else pad))
+    return Tokenizer(whole["vocab"], merges, config.get("model_max_length") or 77, whole["vocab"].get(pad["content"] if isinstance(pad, dict) else pad))
 
 # %% ../nbs/17e_tokens.ipynb #17e-031
 def clip_tokenizer(
@@ -52,4 +52,5 @@ def find_tokenizer(
     else: found = clip_tokenizer(pad_id)
     if len(found.vocab) != tower.config.vocab: raise ValueError(f"{name} knows {tower.config.vocab} ids, its tokenizer {len(found.vocab)}: give tokenizer=, the folder of the right one")
     found.max_length = min(found.max_length, tower.config.context)
+    if found.max_length < 3: raise ValueError(f"{name}: its texts are {found.max_length} ids long, and begin, end and a word need 3")
     return found

@@ -39,7 +39,7 @@ def test_unknown_words_warn_and_still_draw(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("words, says", [
-    (("sample", "a red three", "--steps", "0"), "'0'"), (("sample", "a red three", "--scale", "many"), "'many'"), (("sample", "a red three", "--size", "32"), "--model"), (("train", "all", "--steps", "3"), "--minutes"), (("sample", "a red three", "--scale", "nan"), "'nan'"),
+    (("sample", "a red three", "--steps", "0"), "'0'"), (("sample", "a red three", "--scale", "many"), "'many'"), (("sample", "a red three", "--size", "32"), "--model"), (("sample", "a red three", "--model", "nowhere", "--weights", "runs"), "--weights"), (("train", "all", "--steps", "3"), "--minutes"), (("sample", "a red three", "--scale", "nan"), "'nan'"),
     (("sample", "a red three", "--sampler", "magic"), "magic"), (("sample", "a red three", "--eta", "1"), "euler"), (("sample",), "CAPTION"),
     (("sample", "a red three", "--n", "-1"), "'-1'"), (("train", "everything"), "everything"), (("evaluate", "--n", "0"), "'0'"), (("sample", "a red three", "--device", "toaster"), "toaster"),
     (("sample", "a red three", "--weights", "/nowhere"), "/nowhere")])

@@ -326,7 +326,71 @@ def test_misfits_are_counted_and_listed(folders, tmp_path):
     with pytest.raises(ValueError) as e: load(write(tmp_path / "bad.safetensors", state), tokenizer=folders / "sd1")
     text = str(e.value)
     assert f"{len(gone)} missing" in text and text.count(".attn1.") == 10 and ", ..." in text
-    assert "1 extra: lora.up" in text and "1 misshapen: down_blocks.0.resnets.0.norm1.weight [5], expected [32]" in text
+    assert "1 extra: lora.up" in text and "1 misshapen: down_blocks.0.resnets.0.norm1.weight [5] float32, expected [32]" in text
+
+
+@pytest.mark.parametrize("kind, key, shape", [
+    ("sd1", "model.diffusion_model.input_blocks.0.0.weight", (5,)), ("sd1", "model.diffusion_model.out.2.weight", ()), ("xl", "model.diffusion_model.label_emb.0.0.weight", (3,)),
+    ("sd1", "model.diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight", (7,)), ("sd1", "first_stage_model.encoder.conv_in.weight", ()),
+    ("sd1", "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight", (7, 2, 2)), ("sd1", "cond_stage_model.transformer.text_model.embeddings.position_embedding.weight", ()),
+    ("xl", "conditioner.embedders.1.model.text_projection", (3,)), ("sd2", "cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight", ()),
+    ("sd1", "model.diffusion_model.input_blocks.x.0.op.weight", (1,)), ("sd1", "first_stage_model.encoder.down.lora.weight", (1,)), ("sd1", "cond_stage_model.transformer.text_model.encoder.layers.foo.w", (1,))])
+def test_a_tensor_of_another_shape_or_name(folders, tmp_path, kind, key, shape):
+    "The config is read from some of these: their error too names the tensor"
+    state = foreign(kind) | {key: torch.zeros(shape)}
+    last = "in_proj" if "in_proj" in key else key.split(".")[-1] if key.endswith("text_projection") else ".".join(key.split(".")[-2:])
+    with pytest.raises(ValueError, match=dict(in_proj="q_proj").get(last, "conv_in|conv_out|linear_1|" + last)): load(write(tmp_path / "bad.safetensors", state), tokenizer=folders / kind)
+
+
+def test_numbers_that_are_no_floats(folders, tmp_path):
+    state = foreign("sd1")
+    state["model.diffusion_model.out.0.weight"] = state["model.diffusion_model.out.0.weight"].to(torch.int8)
+    with pytest.raises(ValueError, match="conv_norm_out.weight .* int8"): load(write(tmp_path / "bad.safetensors", state), tokenizer=folders / "sd1")
+
+
+def changed(folder, **told):
+    "Change some of a part's JSON"
+    path = folder / ("scheduler_config.json" if folder.name == "scheduler" else "tokenizer_config.json" if folder.name == "tokenizer" else "config.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | told))
+
+
+@pytest.mark.parametrize("part, told, says", [
+    ("unet", dict(attention_head_dim=8.), "number"), ("unet", dict(norm_num_groups=None), "number"), ("vae", dict(scaling_factor=None), "number"), ("text_encoder", dict(num_attention_heads=3), "divide"),
+    ("unet", dict(flip_sin_to_cos=False), "flip_sin"), ("unet", dict(norm_eps=1e-3), "norm_eps"), ("vae", dict(shift_factor=.5), "shift_factor"), ("scheduler", dict(trained_betas=[.1]), "trained_betas"),
+    ("tokenizer", dict(model_max_length=2), "2 ids long"), ("unet", dict(sample_size=15.5), None), ("unet", dict(sample_size=[16, 24]), None), ("tokenizer", dict(model_max_length=None), None)])
+def test_what_configs_may_say(folders, tmp_path, part, told, says):
+    import shutil
+    shutil.copytree(folders / "sd1", tmp_path / "m")
+    changed(tmp_path / "m" / part, **told)
+    if says:
+        with pytest.raises(ValueError, match=says): load(tmp_path / "m")
+    else:
+        model = load(tmp_path / "m")
+        f, size = model.vae.config.factor, told.get("sample_size", 16)
+        assert model.images("a red three", steps=1).shape[-2:] == ((16 * f, 24 * f) if isinstance(size, list) else (int(size) * f, int(size) * f))
+
+
+def test_files_of_a_part(folders, tmp_path):
+    import shutil
+    shutil.copytree(folders / "sd1", tmp_path / "m")
+    unet = tmp_path / "m" / "unet"
+    index = unet / "diffusion_pytorch_model.safetensors.index.fp16.json"
+    index.write_text('{"weight_map": {"a": "gone.safetensors"}}')
+    load(tmp_path / "m")  # the whole file is there
+    whole = unet / "diffusion_pytorch_model.safetensors"
+    whole.rename(unet / "one.safetensors")
+    with pytest.raises(FileNotFoundError, match="gone.safetensors"): load(tmp_path / "m")
+    index.write_text('{"weight_map": {"a": "one.safetensors"}}')
+    load(tmp_path / "m")
+    index.write_text('{"weight_map": [1]}')
+    with pytest.raises(ValueError, match="weight_map"): load(tmp_path / "m")
+    index.unlink()
+    torch.save({}, whole)
+    with pytest.raises(ValueError, match="is a pickle"): load(tmp_path / "m")
+    whole.rename(unet / "model.pt")
+    with pytest.raises(ValueError, match="is a pickle"): load(tmp_path / "m")
+    (tmp_path / "m" / "unet" / "model.pt").unlink()
+    with pytest.raises(FileNotFoundError, match="complete"): load(tmp_path / "m")
 
 
 @pytest.mark.parametrize("lacks", ["model.diffusion_model.input_blocks.0.0.weight", "model.diffusion_model.middle_block.1.proj_in.weight", "first_stage_model.encoder.conv_in.weight",
@@ -374,7 +438,7 @@ def test_bad_json_and_bad_values(folders, tmp_path):
     told = json.loads((folders / "sd1" / "scheduler" / "scheduler_config.json").read_text())
     scheduler = tmp_path / "m" / "scheduler" / "scheduler_config.json"
     scheduler.write_text(json.dumps(told | dict(beta_schedule="linear")))
-    with pytest.raises(ValueError, match="noise schedule"): load(tmp_path / "m")
+    with pytest.raises(ValueError, match="scheduler differs"): load(tmp_path / "m")
     scheduler.write_text(json.dumps(told | dict(prediction_type="sample")))
     with pytest.raises(ValueError, match="sample"): load(tmp_path / "m")
     shutil.rmtree(tmp_path / "m" / "vae")
@@ -821,6 +885,16 @@ def test_golden_of_ddim(prediction, total, mean):
     sigmas = torch.cat([table[torch.arange(900, -1, -100)], torch.zeros(1)])
     x = last(euler(dummy(table, True, prediction), DUMMY * (1 + sigmas[0].double() ** 2) ** .5, sigmas))
     assert abs(x.abs().sum() - total) < 1e-3 and abs(x.abs().mean() - mean) < 1e-4
+
+
+@pytest.mark.parametrize("to_one, total", [(True, 149.8295), (False, 149.0784)])
+def test_golden_of_ddim_from_beta_one_hundredth(to_one, total):
+    "The same from another table; to the table's first level instead of to abar 1, the last step stays where it is"
+    table = linear_betas_table(1000, .01, .02)
+    sigmas = torch.cat([table[torch.arange(900, -1, -100)], torch.zeros(1)])
+    x = list(euler(dummy(table, True), DUMMY * (1 + sigmas[0].double() ** 2) ** .5, sigmas))[-1 if to_one else -2]
+    if not to_one: x = x * (1 + sigmas[-2].double() ** 2) ** -.5
+    assert abs(x.abs().sum() - total) < 1e-3
 
 
 def test_goldens_of_the_variances():

@@ -1,6 +1,6 @@
 """Stable Diffusion 1.5 on one GPU against diffusers: its UNet, and the whole call of 20 guided steps at 512x512, texts read and pictures decoded. Random weights, shared by both.
 
-`python -m bench.sd_gpu --types float16` takes about five minutes a type; `--tiny` runs the same lines on the CPU with a small model. Ours and theirs take turns. Eager, and both UNets under
+`python -m bench.sd_gpu --types float16` takes about six minutes a type; `--tiny` runs the same lines on the CPU with a small model. Ours and theirs take turns. Eager, and both UNets under
 torch.compile(mode="reduce-overhead"). Results: results/sd_gpu.csv, or --out FOLDER."""
 import time
 from pathlib import Path

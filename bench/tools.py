@@ -17,7 +17,7 @@ def pin():
 
 
 THREADS = pin()
-import torch
+import minidiff, torch
 
 torch.set_num_threads(THREADS)
 
@@ -33,6 +33,7 @@ def options(about, **defaults):
 
 
 def version(package):
+    if package == "minidiff": return f"minidiff {minidiff.__version__}"  # where it runs uninstalled, too
     try: return f"{package} {importlib.metadata.version(package)}"
     except importlib.metadata.PackageNotFoundError: return f"{package} missing"
 

@@ -38,14 +38,14 @@ class Patched(torch.nn.Module):
     def forward(self, x, t): return F.pixel_shuffle(self.net(F.pixel_unshuffle(x, 2), t), 2)
 
 
-def trained(net, size, lr, warmup, decay, sampler, steps, mean=0., sigma_max=80., opt=adamw, amp=None):
+def trained(net, size, lr, warmup, decay, sampler, steps, sigma_max=80., opt=adamw, amp=None):
     "A network trained as in chapter 7: velocity target, logit-normal times, AdamW with warm-up and linear decay, averaged weights; its estimates are held in [-1,1]"
     denoise = Denoiser(net, flow, amp=amp)
     trainer = ByBudget(denoise, steps=1, lr=lr, warmup=warmup, decay=decay, opt=opt)
 
     def step(x, done):
         trainer.done = done
-        trainer.update(denoise.loss(x, logit_normal_flow(len(x), mean), torch.randn_like(x)).mean())
+        trainer.update(denoise.loss(x, logit_normal_flow(len(x)), torch.randn_like(x)).mean())
 
     def estimate(x, sigma): return trainer.ema.model(x, sigma).clamp(-1, 1)
 
@@ -53,11 +53,11 @@ def trained(net, size, lr, warmup, decay, sampler, steps, mean=0., sigma_max=80.
     return SimpleNamespace(model=net, size=size, step=step, draw=draw, sampler=f"{sampler} {steps}", evaluations=2 * steps - 1 if sampler == "heun" else steps)
 
 
-def ours(channels=(32, 64), patch=True, size=32, lr=3e-3, warmup=50, decay=.99, sampler="ancestral", steps=40, mean=0., opt=adamw, amp=None):
+def ours(channels=(32, 64), patch=True, size=32, lr=3e-3, warmup=50, decay=.99, sampler="ancestral", steps=40, sigma_max=80., opt=adamw, amp=None):
     "minidiff's UNet, sized for minutes: pictures as 14x14 places of 2x2 pixels, small batches, a high rate; 40 ancestral steps"
     side = 4 if patch else 1
     net = zero_init(UNet(UNetConfig(in_channels=side, out_channels=side, channels=channels, layers=1, depth=0, mid_depth=0, ctx_dim=None, groups=8)))
-    return trained(Patched(net) if patch else net, size, lr, warmup, decay, sampler, steps, mean, opt=opt, amp=amp)
+    return trained(Patched(net) if patch else net, size, lr, warmup, decay, sampler, steps, sigma_max=sigma_max, opt=opt, amp=amp)
 
 
 class Plain(torch.nn.Module):
@@ -210,6 +210,7 @@ WHO = {
     "minidiff, 28x28 places": lambda: ours(patch=False),
     "minidiff, batches of 128": lambda: ours(size=128),
     "minidiff, Muon": lambda: ours(opt=Muon),
+    "minidiff, Muon, from sigma 20": lambda: ours(opt=Muon, decay=.995, sigma_max=20.),
     "minidiff, Muon, bfloat16": lambda: ours(opt=Muon, amp=torch.bfloat16),
     "minidiff, Heun": lambda: ours(sampler="heun", steps=20),
     "minidiff, shipped size": lambda: ours(channels=(24, 48, 64), patch=False, size=64),

@@ -139,7 +139,7 @@ def descend(opt, loss, clip=None):
     opt.step()
 
 
-def diffusers(layers, target, attention=2, size=128, lr=1e-3, channels=(32, 64, 64), patch=1, muon=False):
+def diffusers(layers, target, attention=2, size=128, lr=1e-3, channels=(32, 64, 64), patch=1, opt=lambda net, lr: torch.optim.AdamW(net.parameters(), lr)):
     """UNet2DModel of the Hugging Face course, or cut to the budget (one layer, attention at the coarsest level only). DDPM's training, squared cosine, gradients clipped as
     in its training script; patch=2: pictures as 14x14 places of 2x2 pixels; DPM++(2M) from the level that its documentation asks for with this schedule, estimates held in [-1,1]"""
     from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
@@ -148,8 +148,7 @@ def diffusers(layers, target, attention=2, size=128, lr=1e-3, channels=(32, 64, 
     net = UNet2DModel(sample_size=28 // patch, in_channels=patch ** 2, out_channels=patch ** 2, layers_per_block=layers, block_out_channels=channels,
                       down_block_types=["DownBlock2D"] * plain + ["AttnDownBlock2D"] * attn, up_block_types=["AttnUpBlock2D"] * attn + ["UpBlock2D"] * plain)
     noising = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2", prediction_type=target)
-    opt = Muon(net, lr) if muon else torch.optim.AdamW(net.parameters(), lr)
-    ema, count = EMAModel(net.parameters(), use_ema_warmup=True, power=.75), itertools.count()
+    opt, ema, count = opt(net, lr), EMAModel(net.parameters(), use_ema_warmup=True, power=.75), itertools.count()
 
     def predict(x, t): return F.pixel_shuffle(net(F.pixel_unshuffle(x, patch), t).sample, patch)
 
@@ -220,7 +219,7 @@ WHO = {
     "diffusers cut, v": lambda: diffusers(1, "v_prediction", attention=1),
     "diffusers cut, v, batch 32": lambda: diffusers(1, "v_prediction", attention=1, size=32),
     "diffusers cut, v, batch 32, 14x14 places": lambda: diffusers(1, "v_prediction", attention=1, size=32, channels=(32, 64), patch=2),
-    "diffusers cut, v, batch 32, 14x14 places, Muon": lambda: diffusers(1, "v_prediction", attention=1, size=32, lr=3e-3, channels=(32, 64), patch=2, muon=True),
+    "diffusers cut, v, batch 32, 14x14 places, Muon": lambda: diffusers(1, "v_prediction", attention=1, size=32, lr=3e-3, channels=(32, 64), patch=2, opt=Muon),
     "diffusers cut, eps": lambda: diffusers(1, "epsilon", attention=1),
     "diffusers course, eps": lambda: diffusers(2, "epsilon"),
     "denoising-diffusion-pytorch, v": lucidrains,

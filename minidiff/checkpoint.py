@@ -56,8 +56,10 @@ def part_files(
         shards = read_json(found[0]).get("weight_map")
         if not isinstance(shards, dict): raise ValueError(f"{found[0]} lists no files in its 'weight_map': copy it again")
         found = [folder / Path(str(name)).name for name in sorted(set(map(str, shards.values())))]
-    if lost := [path for path in found or [folder / "*.safetensors"] if not path.is_file()]: raise FileNotFoundError(f"no {lost[0]}: is the download complete?")
-    for path in found: refuse_pickle(path)
+    if not found: raise FileNotFoundError(f"{folder} holds no .safetensors file: is the download complete?")
+    for path in found:
+        if not path.is_file(): raise FileNotFoundError(f"no {path}: is the download complete?")
+        refuse_pickle(path)
     return found
 
 # %% ../nbs/17b_checkpoint.ipynb #17b-012

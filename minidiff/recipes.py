@@ -182,7 +182,10 @@ def card(name, recipe, trainer, sizes, seconds, numbers, command=None):
     options = dict(device="cuda") if gpu else {}
     options |= dict(steps=trainer.steps) if trainer.steps else dict(minutes=f"{trainer.minutes:g}")
     options |= sizes | (dict(seed=trainer.seed) if trainer.seed else {})
-    facts = {"data": recipe.data, "command": command or f"torchrun --nproc-per-node={trainer.world} --no-python " * (trainer.world > 1) + f"minidiff train {name}" + "".join(f" --{k} {v}" for k, v in options.items()),
+    if not command and sizes.keys() - {"size", "pool"}:  # knobs that the shell does not have
+        command = f'make("{name}", folder, "{device.type}", ' + ", ".join(f"{k}={v}" for k, v in options.items() if k != "device") + ")"
+    command = command or f"torchrun --nproc-per-node={trainer.world} --no-python " * (trainer.world > 1) + f"minidiff train {name}" + "".join(f" --{k} {v}" for k, v in options.items())
+    facts = {"data": recipe.data, "command": command,
              "hardware": f"{trainer.world} x " * (trainer.world > 1) + (torch.cuda.get_device_name(device) if gpu else f"{torch.get_num_threads()} CPU threads"), "seconds": round(seconds), "steps": trainer.step,
              "examples a step": recipe.size * trainer.world, "optimiser": type(trainer.opt).__name__, "seed": trainer.seed, "parameters": f"{sum(p.numel() for p in recipe.model.parameters()):,}"}
     facts |= {k.replace("_", " "): round(v, 4) for k, v in numbers.items()}

@@ -113,6 +113,7 @@ def configured(
 ):
     "What `assemble` needs: part -> (class, config, state). ValueError where shapes or configs are not Stable Diffusion's or do not fit together"
     try:
+        check_told(told)
         unet = unet_config(found.unet, told["unet"])
         jobs = dict(unet=(UNet, unet, found.unet), vae=(VAE, vae_config(found.vae, told["vae"], unet.vec_dim is not None), found.vae))
         jobs |= {name: (TextEncoder, text_config(state, told[name]), state) for name, state in found.texts.items()}
@@ -135,7 +136,6 @@ def load(
     if not path.exists(): raise FileNotFoundError(f"no model at {path}: give a diffusers folder or a .safetensors file")
     found = read_folder(path) if path.is_dir() else read_file(path)
     told = {name: found.configs.get(name) or {} for name in ("unet", "vae", "scheduler", *found.texts)}
-    check_told(told)
     if tokenizer and not any(Path(tokenizer).rglob("*.json")): raise FileNotFoundError(f"no tokenizer at {tokenizer}: give a folder that holds vocab.json and merges.txt, or tokenizer.json")
     jobs = configured(path, found, told)
     full = torch.promote_types(dtype, torch.float32)

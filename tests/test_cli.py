@@ -103,7 +103,8 @@ def test_train_all_goes_on_and_shows_its_marks(tmp_path, monkeypatch, capsys):
     frozen, tuned = load("clip", tmp_path).text_model.state_dict(), load("scenes", tmp_path).text.text_model.state_dict()
     assert any(not torch.equal(frozen[k], tuned[k]) for k in frozen), "the text tower did not learn with the UNet"
     for _ in make("unet", tmp_path, steps=1, pool=1000, size=4, opt=adamw, config=parts[2].knobs["config"]): pass
-    assert "optimiser: AdamW" in (tmp_path / "unet.md").read_text(), "not the recipe's own"
+    card = (tmp_path / "unet.md").read_text()
+    assert "optimiser: AdamW" in card and 'command: make("unet", folder, "cpu", steps=1, pool=1000, size=4, config=UNetConfig(' in card, "not the recipe's own, and not to be had from the shell"
     assert not (tmp_path / "text.safetensors").exists(), "a UNet of the frozen tower would be read with another"
 
 

@@ -213,6 +213,7 @@ WHO = {
     "minidiff, Muon, bfloat16": lambda: ours(opt=Muon, amp=torch.bfloat16),
     "minidiff, Heun": lambda: ours(sampler="heun", steps=20),
     "minidiff, shipped size": lambda: ours(channels=(24, 48, 64), patch=False, size=64),
+    "minidiff, shipped size, Muon": lambda: ours(channels=(24, 48, 64), patch=False, size=64, opt=Muon),
     "plain 32-64-96": plain,
     "plain 32-64-96, 0.79 M": lambda: plain(convs=False),
     "toy UNet, x0": toy,
@@ -227,8 +228,8 @@ WHO = {
     "smalldiffusion example": lambda: smalldiffusion(64)}
 
 
-def run(who, seconds, seed, n, pictures=None):
-    "Train, draw, judge: one row of the table"
+def run(who, seconds, seed, n, drawing, pictures=None):
+    "Train, draw (on `drawing` threads), judge: one row of the table"
     torch.manual_seed(seed)
     images, test = mnist().images, mnist(False).images[torch.randperm(10_000)]
     contender, rng, steps = WHO[who](), torch.Generator().manual_seed(seed), 0
@@ -238,17 +239,19 @@ def run(who, seconds, seed, n, pictures=None):
         steps += 1
     wall = time.perf_counter() - wall
     torch.manual_seed(seed)
+    torch.set_num_threads(drawing)
     drawn = torch.cat([contender.draw(250) for _ in range(0, n, 250)])
     eyes = load("classifier")
     with torch.no_grad(): real, made, floor = (torch.cat([eyes.features(part) for part in x.split(500)]) for x in (images, drawn, test[:n]))
+    torch.set_num_threads(THREADS)
     if pictures: show_images(drawn[:32], cols=16).save(pictures)
     return {"who": who, "seconds": seconds, "threads": THREADS, "seed": seed, "parameters": sum(p.numel() for p in contender.model.parameters()), "steps": steps,
             "images/s": steps * contender.size / spent, "wall s": wall, "sampler": contender.sampler, "evaluations": contender.evaluations, "n": n, "FID": fid(real, made), "floor": fid(real, floor)}
 
 
 def main():
-    args = options(__doc__, who=list(WHO), seconds=[180, 600], seed=[0, 1, 2], n=2000, pictures="")
-    for seconds, seed, who in itertools.product(args.seconds, args.seed, args.who): report("quality", [run(who, seconds, seed, args.n, args.pictures)], add=True)
+    args = options(__doc__, who=list(WHO), seconds=[180, 600], seed=[0, 1, 2], n=2000, drawing=THREADS, pictures="")
+    for seconds, seed, who in itertools.product(args.seconds, args.seed, args.who): report("quality", [run(who, seconds, seed, args.n, args.drawing, args.pictures)], add=True)
     summary()
 
 

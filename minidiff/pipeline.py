@@ -120,7 +120,7 @@ class TextToImage:
         seed=0,              # image i uses seed + i
         steps=20,            # evaluations of the guided denoiser
         scale=None,          # guidance; 1 is off; None: the model's own
-        sampler="dpmpp_2m",  # euler, ddim, ddpm, heun or dpmpp_2m
+        sampler="dpmpp_2m",  # euler, ddim, ddpm, heun, dpmpp_2m or lms
         eta=0.,              # fresh noise a step, euler only: 0 DDIM, 1 DDPM
         negative="",         # what guidance moves away from: one caption for all
     ):

@@ -168,7 +168,7 @@ def walk(
     seed=0,              # image i uses seed + i
     steps=20,            # of the whole schedule
     scale=None,          # guidance; 1 is off; None: the model's own, 7.5 or SDXL's 5
-    sampler="dpmpp_2m",  # euler, ddim, ddpm, heun or dpmpp_2m
+    sampler="dpmpp_2m",  # euler, ddim, ddpm, heun, dpmpp_2m or lms
     spacing="trailing",  # of the noise levels, see `schedule`
     eta=0.,              # fresh noise a step, euler only: 0 DDIM, 1 DDPM
     size=None,           # pixels: one side, or (height, width); None: the model's own, or the image's

@@ -1,9 +1,9 @@
 "Every sampler against diffusers, textbook formulas and exact solutions, on a denoiser known in closed form, in float64"
-import importlib, math
+import importlib, importlib.util, math, sys, types
 import pytest, torch
 from functools import partial
 from minidiff.noise import karras, SD, abar_to_sigma
-from minidiff.sample import euler, heun, dpmpp_2m, last, pairs, SAMPLERS
+from minidiff.sample import adams, euler, heun, dpmpp_2m, lms, last, pairs, SAMPLERS
 
 F64 = torch.float64
 MEANS = torch.tensor([[-1., .5], [.8, .9], [.3, -1.]], dtype=F64)
@@ -121,6 +121,43 @@ def test_dpmpp_2m_is_diffusers_multistep(monkeypatch, n):
     assert worst(y, last(dpmpp_2m(mixture, start(sigmas), sigmas))) < 1e-10
 
 
+def test_lms_is_diffusers_lms(monkeypatch):
+    sigmas = karras(20, SD[0].item(), SD[-1].item())
+    sched, _ = feed(monkeypatch, "lms_discrete", sigmas)
+    follow(sched, start(sigmas), lms(mixture, start(sigmas), sigmas))
+
+
+# --- against k-diffusion --------------------------------------------------------------------------------------------
+
+def k_diffusion(module):
+    "A module of k-diffusion, without its package's __init__, which asks for more"
+    if "k_diffusion" not in sys.modules:
+        spec = importlib.util.find_spec("k_diffusion")
+        sys.modules["k_diffusion"] = package = types.ModuleType("k_diffusion")
+        package.__path__, package.__spec__ = spec.submodule_search_locations, spec
+    return importlib.import_module(f"k_diffusion.{module}")
+
+
+@pytest.mark.parametrize("name, sampler, eta", [
+    ("euler", euler, None), ("euler_ancestral", euler, .5), ("euler_ancestral", euler, 1.), ("heun", heun, None), ("dpmpp_2m", dpmpp_2m, None), ("lms", lms, None)])
+def test_samplers_are_k_diffusions(name, sampler, eta):
+    "Its own functions, the same levels and noise: the same walk"
+    sigmas = karras(20, SD[0].item(), SD[-1].item()).double()
+    x, fresh = start(sigmas), noises(20, start(sigmas))
+    once = lambda: (lambda *_, it=iter(fresh): next(it))
+    theirs = getattr(k_diffusion("sampling"), f"sample_{name}")(lambda x, s: mixture(x, s[0].item()), x, sigmas, disable=True, **({} if eta is None else dict(eta=eta, noise_sampler=once())))
+    assert worst(theirs, last(sampler(mixture, x, sigmas, **({} if eta is None else dict(eta=eta, noise=once()))))) < 1e-12
+
+
+def test_schedules_are_k_diffusions():
+    from minidiff.noise import exponential, spaced
+    k, ends = k_diffusion("sampling"), (SD[0].item(), SD[-1].item())
+    assert torch.allclose(k.get_sigmas_karras(20, *ends), karras(20, *ends).float(), rtol=1e-5)
+    assert torch.allclose(k.get_sigmas_exponential(20, *ends), exponential(20, *ends).float(), rtol=1e-5)
+    theirs = k_diffusion("external").DiscreteSchedule(SD.float(), quantize=False).get_sigmas(20)
+    assert (theirs - spaced(20, SD, "linspace")).abs().max() < 5e-6
+
+
 # --- against the textbook -------------------------------------------------------------------------------------------
 
 def test_eta_1_is_the_ddpm_posterior():
@@ -151,7 +188,7 @@ def test_heun_is_the_butcher_tableau():
     assert worst(last(heun(mixture, x, sigmas)), y) < 1e-12
 
 
-@pytest.mark.parametrize("sampler, order", [(euler, 1), (heun, 2), (dpmpp_2m, 2)])
+@pytest.mark.parametrize("sampler, order", [(euler, 1), (heun, 2), (dpmpp_2m, 2), (partial(lms, order=1), 1), (partial(lms, order=2), 2)])
 def test_order_of_convergence_on_the_exact_solution(sampler, order):
     "For Gaussian data x(s) = mean + (x(s0) - mean)*sqrt((d^2+s^2)/(d^2+s0^2)) solves the ODE exactly"
     def error(n):
@@ -186,7 +223,7 @@ def test_scipy_finds_the_same_end():
 
 # --- what every sampler promises ------------------------------------------------------------------------------------
 
-EVERY = [euler, partial(euler, eta=1.), heun, dpmpp_2m]
+EVERY = [euler, partial(euler, eta=1.), heun, dpmpp_2m, lms]
 
 @pytest.mark.parametrize("sampler", EVERY)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -199,7 +236,7 @@ def test_dtype_length_and_last_denoised(sampler, dtype):
         return seen[-1]
     xs = list(sampler(denoise, x, sigmas))
     assert len(xs) == 7 and all(y.dtype == dtype and y.shape == x.shape for y in xs)
-    assert torch.equal(xs[-1], seen[-1].to(dtype))
+    if sampler is not lms: assert torch.equal(xs[-1], seen[-1].to(dtype))
 
 
 @pytest.mark.parametrize("sampler", EVERY)
@@ -207,6 +244,26 @@ def test_no_graph_and_no_leak_of_no_grad(sampler):
     w = torch.ones(1, requires_grad=True)
     for x in sampler(lambda x, s: w*gaussian(x, s), torch.ones(2, 2), karras(3)):
         assert not x.requires_grad and torch.is_grad_enabled()
+
+
+def test_adams_integrates_what_goes_through_its_knots():
+    "Exact for polynomials of a degree below the number of knots, on uneven levels, down to 0; not for the next degree"
+    for knots in ([3.], [2., 5.], [1., 2., 4.5], [.3, .5, .9, 2.]):
+        for b in (.2, 0.):
+            a, n = knots[0], len(knots)
+            miss = [abs(sum(w*k**d for w, k in zip(adams(knots, a, b), knots)) - (b**(d+1) - a**(d+1))/(d+1)) for d in range(n + 1)]
+            assert max(miss[:-1]) < 1e-12 < 1e-3 < miss[-1]
+    assert torch.allclose(torch.tensor(adams([4., 3., 2., 1.], 4., 5.)), torch.tensor([55., -59., 37., -9.])/24)  # Adams and Bashforth's four steps
+
+
+def test_lms_reaches_fourth_order():
+    "Once its first steps, which know no past, no longer count: here against its own 4,000 steps"
+    def ends(n):
+        *_, x, _ = lms(mixture, start(karras(n, .02, 10.)), karras(n, .02, 10.))
+        return x
+    truth, error = ends(4000), {}
+    for n in (65, 257): error[n] = (ends(n) - truth).square().mean().sqrt().item()
+    assert 3.5 < math.log(error[65]/error[257])/math.log(4) < 4.5
 
 
 @pytest.mark.parametrize("sampler", EVERY)
@@ -229,7 +286,7 @@ def test_calls_per_step():
     def denoise(x, s):
         calls.append(s)
         return gaussian(x, s)
-    for sampler, want in [(euler, 10), (heun, 19), (dpmpp_2m, 10)]:
+    for sampler, want in [(euler, 10), (heun, 19), (dpmpp_2m, 10), (lms, 10)]:
         calls.clear()
         last(sampler(denoise, torch.ones(1, 2), karras(10)))
         assert len(calls) == want and all(isinstance(s, float) and s > 0 for s in calls)
@@ -248,41 +305,3 @@ def test_every_named_sampler_runs():
     for name, sampler in SAMPLERS.items():
         assert last(sampler(mixture, start(karras(5)), karras(5))).isfinite().all(), name
     assert last(iter([])) is None
-
-
-def by_slopes(x, sigmas, heun=False, eta=0., noise=()):
-    "Euler, ancestral Euler and Heun as k-diffusion states them: by the slope dx/dsigma, fresh noise added after the step"
-    slope = lambda x, s: (x - mixture(x, s.item()))/s
-    for i, (s, s2) in enumerate(zip(sigmas, sigmas[1:])):
-        fresh = eta*s2*(1 - (s2/s)**2)**.5
-        step, d = (s2**2 - fresh**2)**.5 - s, slope(x, s)
-        if heun and s2 > 0: d = (d + slope(x + step*d, s2))/2
-        x = x + step*d + (fresh*noise[i] if eta else 0)
-    return x
-
-
-def by_exponentials(x, sigmas):
-    "DPM++(2M) as its paper and k-diffusion state it: in lambda = -log(sigma)"
-    before = None
-    for s, s2, s0 in zip(sigmas, sigmas[1:], [None, *sigmas]):
-        now = mixture(x, s.item())
-        h = (s/s2).log()
-        ahead = now if before is None or s2 == 0 else now + (now - before)*h/(s0/s).log()/2
-        x, before = torch.exp(-h)*x - torch.expm1(-h)*ahead, now
-    return x
-
-
-@pytest.mark.parametrize("sampler, knobs", [(euler, {}), (euler, dict(eta=.5)), (euler, dict(eta=1.)), (heun, dict(heun=True)), (dpmpp_2m, None)])
-def test_samplers_in_k_diffusions_algebra(sampler, knobs):
-    sigmas = karras(20, SD[0].item(), SD[-1].item()).double()
-    x, fresh = start(sigmas), noises(20, start(sigmas))
-    eta = (knobs or {}).get("eta", 0.)
-    ours = last(sampler(mixture, x, sigmas, **(dict(eta=eta, noise=lambda x, it=iter(fresh): next(it)) if eta else {})))
-    assert worst(by_exponentials(x, sigmas) if knobs is None else by_slopes(x, sigmas, noise=fresh, **knobs), ours) < 1e-10
-
-
-def test_linspace_is_k_diffusions_get_sigmas():
-    from minidiff.noise import spaced
-    t, logs = torch.linspace(999, 0, 20), SD.log()
-    theirs = ((1 - t.frac())*logs[t.floor().long()] + t.frac()*logs[t.ceil().long()]).exp()
-    assert (theirs - spaced(20, SD, "linspace")[:-1]).abs().max() < 5e-6

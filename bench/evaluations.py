@@ -11,7 +11,7 @@ from minidiff.recipes import digits_denoiser
 from minidiff.sample import SAMPLERS, last
 
 def main():
-    args = options(__doc__, n=1000, calls=[4, 6, 8, 12, 16, 24, 40, 80], samplers=["euler", "ddpm", "heun", "dpmpp_2m"], sigma_max=80.)
+    args = options(__doc__, n=1000, calls=[4, 6, 8, 12, 16, 24, 40, 80], samplers=["euler", "ddpm", "heun", "dpmpp_2m", "lms"], sigma_max=80.)
     eyes, denoise = load("classifier"), digits_denoiser(load("digits"))
 
     @torch.no_grad()

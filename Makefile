@@ -19,11 +19,12 @@ lab: .venv/.ready
 bench: .bench-venv/.ready
 	.bench-venv/bin/python -m bench $(PARTS)
 
-.venv/.ready: settings.ini setup.py pyproject.toml
+.venv/.ready: settings.ini setup.py pyproject.toml Makefile
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'minidiff needs Python 3.10 or later: make PYTHON=python3.12 ...')"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -e '.[dev]'
+	$(BIN)/pip install --quiet --no-deps k-diffusion torchdiffeq torchsde trampoline  # k-diffusion's own list would bring numpy 1 and 30 packages more
 	touch $@
 
 .bench-venv/.ready: settings.ini setup.py pyproject.toml bench/requirements.txt

@@ -97,6 +97,7 @@ def read_file(
     try: configs = json.loads(meta.get("minidiff", "{}"))
     except ValueError as e: raise ValueError(f"{path}: its header's note 'minidiff' is not JSON ({e})") from e
     if not isinstance(configs, dict) or not all(isinstance(c, dict) for c in configs.values()): raise ValueError(f"{path}: its header's note 'minidiff' is no object of objects")
+    if other := [k for k in state if k == "ztsnr" or k.startswith("edm_")]: raise ValueError(f"{path} was trained on other noise levels than Stable Diffusion's, which minidiff draws with: it holds {', '.join(other)}")
     if "v_pred" in state: configs.setdefault("scheduler", {}).setdefault("prediction_type", "v_prediction")
     return Checkpoint(unet, vae, texts, configs)
 
@@ -106,8 +107,7 @@ def check_names(
     names,  # of tensors
 ):
     "ValueError for a number in a name that no model can have: tables are made up to the largest"
-    for name in names:
-        if any(part.isdecimal() and len(part) > 2 for part in name.split(".")): raise ValueError(f"{path} is no Stable Diffusion: it has a tensor {name[:100]!r}")
+    if odd := next((n for n in names if any(part.isdecimal() and len(part) > 2 for part in n.split("."))), None): raise ValueError(f"{path} is no Stable Diffusion: it has a tensor {odd[:100]!r}")
 
 def drop_last(
     state,  # of a text tower, changed in place

@@ -61,15 +61,16 @@ class Pictures(list):
         return page
 
     def save(self, path, **text):
-        "Write one PNG (the picture itself, or the grid of several) with `text` inside it as tEXt"
+        "Write one PNG (the picture itself, or the grid of several) with `text` inside it as tEXt; what is None is left out"
         info = PngInfo()
-        for key, value in text.items(): info.add_text(key, str(value))
+        for key, value in text.items():
+            if value is not None: info.add_text(key, str(value))
         page = self[0] if len(self) == 1 else self.grid()
         page.save(path, format="PNG", pnginfo=info)
 
     def _repr_png_(self):
         small = self and max(max(p.size) for p in self) <= 64
-        return _small(self.grid(zoom=2 if small else 1))._repr_png_()
+        return _small(self, self.grid(zoom=2 if small else 1))._repr_png_()
 
 # %% ../nbs/00a_core.ipynb #00-011
 class _Page(Image.Image):
@@ -80,8 +81,9 @@ class _Page(Image.Image):
         return file.getvalue()
 
 # %% ../nbs/00a_core.ipynb #00-012
-def _small(page):
-    "The page with a palette of at most 256 greys or 128 colours"
+def _small(pictures, page):
+    "The page with a palette of at most 256 greys or 128 colours, unless its pictures are larger than this course's"
+    if max(max(p.size) for p in pictures) > 128: return page
     page = page.convert("P") if page.mode == "L" else page.quantize(128, kmeans=1)
     page.__class__ = _Page
     return page
@@ -95,7 +97,7 @@ def show_images(
 ):
     "One small palette picture that shows all images as a labelled grid"
     pictures = Pictures([to_pil(x) for x in images], titles)
-    return _small(pictures.grid(cols, zoom))
+    return _small(pictures, pictures.grid(cols, zoom))
 
 # %% ../nbs/00a_core.ipynb #00-023
 def film(

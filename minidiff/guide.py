@@ -6,7 +6,7 @@
 __all__ = ['classifier_guided', 'extrapolate', 'cfg', 'interval', 'rescaled', 'projected', 'autoguided']
 
 # %% ../nbs/14_guidance.ipynb #14-002
-import torch
+import math, torch
 from .denoise import expand
 
 # %% ../nbs/14_guidance.ipynb #14-008
@@ -42,6 +42,7 @@ def cfg(
 ):
     "Guided denoise(x, sigma) -> x0_hat: one call of 2B a step, or of B where scale is 1 (arXiv:2207.12598)"
     if cond.keys() != uncond.keys(): raise ValueError(f"cond has {sorted(cond)}, uncond has {sorted(uncond)}: give both the same keys")
+    if not torch.is_tensor(scale) and not math.isfinite(scale): raise ValueError(f"scale {scale} is no number to guide by: try 4, or 1 for no guidance")
     if not torch.is_tensor(scale) and scale == 1: return lambda x, sigma: denoise(x, sigma, **cond)
     both = {k: torch.cat([cond[k], uncond[k].expand_as(cond[k])]) for k in cond}
 

@@ -19,7 +19,7 @@ from .pipeline import TextToImage
 from .publish import check_told, write_file, write_folder
 from .unet import UNet
 from .vae import VAE
-from .walk import NativeDenoiser, conditions, schedule, walk
+from .walk import NativeDenoiser, conditions, schedule, steps_of_span, walk
 
 # %% ../nbs/17_sd15.ipynb #17-003
 _all_ = ["conditions", "schedule"]
@@ -168,7 +168,8 @@ def handover(
     at=.8,     # share of the training steps that the base walks
     **knobs,   # of `walk`
 ):
-    "Yield latents after each step: the base from noise to `at`, the refiner from there to the end (experts by noise level as in eDiff-I, arXiv:2211.01324; SDXL's own paper adds noise again instead, 2307.01952, 2.5)"
+    "Yield latents after each step: the base from noise to `at`, the refiner from there to the end (experts by noise level as in eDiff-I, arXiv:2211.01324; SDXL's own paper adds noise again instead, 2307.01952, 2.5). A sampler that looks back, `dpmpp_2m` or `lms`, begins anew there"
     if not 0 < at < 1: raise ValueError(f"at {at}: the base hands over between 0 and 1")
+    steps_of_span(schedule(knobs.get("steps", 20), knobs.get("spacing", "trailing")), (at, 1.))  # or the base would walk in vain
     for z in base.steps(captions, span=(0., at), **knobs): yield z
     yield from refiner.steps(captions, z=z, span=(at, 1.), **{k: v for k, v in knobs.items() if k != "target"})

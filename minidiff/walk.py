@@ -26,7 +26,7 @@ def schedule(
     spacing="trailing",  # trailing, leading, linspace, sgm_uniform, karras, exponential; or a schedule of your own, which comes back
 ):
     "Noise levels for Stable Diffusion, [n+1], over its table's range; checked against diffusers"
-    if torch.is_tensor(spacing): return spacing
+    if not isinstance(spacing, str): return torch.as_tensor(spacing)
     if curve := dict(karras=karras, exponential=exponential).get(spacing): return curve(n, SD[0].item(), SD[-1].item())
     if spacing == "sgm_uniform": return to_zero(spaced(n + 1, SD, "linspace")[:-2])  # a step more, without the last level
     if spacing not in ("trailing", "leading", "linspace"): raise ValueError(f"spacing {spacing!r} is unknown: one of trailing, leading, linspace, sgm_uniform, karras, exponential")
@@ -112,6 +112,7 @@ def enter(
     z,       # latents to go on from, or None
 ):
     "Where the walk begins [B,C,h,w]: at `z`, at an image with step `first`'s noise, or at noise alone"
+    if z is not None and z.shape != noise.shape: raise ValueError(f"the latents z to go on from are {list(z.shape)}, those of these captions at this size {list(noise.shape)}")
     if z is not None: return z.to(noise)
     if first and clean is None: raise ValueError(f"the walk begins at step {first}: give an image, or the latents z to go on from")
     return clean + sigmas[first] * noise if first else start(noise, sigmas)
@@ -147,18 +148,18 @@ def steps_of_span(
     t = sigma_to_t(sigmas[:-1].double()).round(decimals=2)
     first, stop = (int((t >= round((1 - share) * len(SD))).sum()) for share in span)
     first = max(first, first_step(len(t), strength))
-    if first >= stop: raise ValueError(f"no step to walk: it would begin at step {first} and end at {stop} (strength {strength}, span {span})")
+    if first >= stop: raise ValueError(f"no step to walk: it would begin at step {first} and end at {stop} (strength {strength}, span {span}): take more steps")
     return first, stop
 
 # %% ../nbs/17d_walk.ipynb #17d-034
 def guided(model, captions, unit, image, mask, scale, **reading):
-    "(denoise, clean): the guided denoiser of the captions, bound to the image where `mask` is 0; the image's latents like `unit`, or None"
+    "(denoise, clean): the guided denoiser of the captions, bound to the image where `mask` is 0; the image's latents, or None"
     if mask is not None and (image is None or mask.shape[-2:] != image.shape[-2:]): raise ValueError(f"a mask {list(mask.shape)} says what to paint in an image of its size: give image= too")
-    if image is not None and len(image) not in (1, len(captions)): raise ValueError(f"{len(image)} images for {len(captions)} captions: give one, or one for each")
-    clean = None if image is None else model.encode(image).expand_as(unit)
+    clean = None if image is None else model.encode(image)
+    if image is not None and (len(image) not in (1, len(captions)) or clean.shape[1:] != unit.shape[1:]): raise ValueError(f"{len(image)} images for {len(captions)} captions, of {list(image.shape[2:])} pixels: give one, or one for each, of the size that is asked for")
     cond, uncond = conditions(model, captions, tuple(side * model.vae.config.factor for side in unit.shape[2:]), **reading)
     denoise = cfg(model.denoise, cond, uncond, model.scale if scale is None else scale)
-    if mask is not None: denoise = inpainting(denoise, clean, latent_mask(mask, unit), unit)
+    if mask is not None: denoise = inpainting(denoise, clean.expand_as(unit), latent_mask(mask, unit), unit)
     return denoise, clean
 
 @torch.no_grad()

@@ -39,7 +39,7 @@ def fid(
 ):
     "Frechet distance between Gaussians fitted to two sets of features (Heusel et al. 2017, arXiv:1706.08500); falls with N, so compare equal N"
     a, b = _features(a, b)
-    ca, cb = a.T.cov(), b.T.cov()
+    ca, cb = (torch.atleast_2d(x.T.cov()) for x in (a, b))
     overlap = torch.linalg.matrix_norm(_root(ca) @ _root(cb), "nuc")  # = tr (ca cb)^(1/2)
     return float((a.mean(0) - b.mean(0)).square().sum() + ca.trace() + cb.trace() - 2 * overlap)
 

@@ -92,6 +92,7 @@ def adams(
     powers = (torch.tensor(knots, dtype=torch.float64)/a)**(n[:, None] - 1)  # in units of a: well conditioned
     return (a*torch.linalg.solve(powers, ((b/a)**n - 1)/n)).tolist()
 
+# %% ../nbs/08_sample.ipynb #08-037a2
 @torch.no_grad()
 def lms(
     denoise,  # denoise(x, sigma) -> x0_hat
@@ -99,14 +100,14 @@ def lms(
     sigmas,   # schedule [n+1], decreasing to 0; one call a step
     order=4,  # slopes remembered: 1 is Euler
 ):
-    "Linear multistep, [B,...] each step: the polynomial through the last slopes, integrated (k-diffusion's, Crowson 2022)"
+    "Linear multistep, [B,...] each step: the polynomial through the last slopes, integrated, down to 0 too (k-diffusion's, Crowson 2022)"
+    if order < 1: raise ValueError(f"order {order}: remember at least one slope")
     seen = []
     for s, s2 in pairs(sigmas):
         seen = [(s, (x - denoise(x, s).to(x.dtype))/s), *seen[:order-1]]
         levels, slopes = zip(*seen)
         x = x + sum(w*slope for w, slope in zip(adams(levels, s, s2), slopes))
         yield x
-
 
 # %% ../nbs/08_sample.ipynb #08-043
 SAMPLERS = dict(euler=euler, ddim=euler, ddpm=partial(euler, eta=1.), heun=heun, dpmpp_2m=dpmpp_2m, lms=lms)  # name -> sampler(denoise, x, sigmas)

@@ -94,7 +94,7 @@ class Trainer:
         model,            # parameters that learn, on their device
         steps=None,       # length of the run, or
         minutes=None,     # its length in time: as many steps as fit
-        lr=2e-3,          # peak learning rate
+        lr=2e-3,          # learning rate, times `warmup_decay`
         warmup=200,       # steps of linear rise
         decay=.999,       # of the average
         weight_decay=.01,
@@ -106,9 +106,9 @@ class Trainer:
     ):
         if (steps is None) == (minutes is None): raise ValueError(f"steps {steps} and minutes {minutes}: give one of them")
         self.model, self.ema, self.steps, self.minutes, self.lr, self.warmup = model, EMA(model, decay), steps, minutes, lr, warmup
-        self.length = f"{steps} steps, {minutes} minutes"
         self.clip, self.seed, self.rank, self.world, self.step, self.done, self.begun = clip, seed, rank, world, 0, 0., time.time()
         self.opt = opt(model, lr, weight_decay)
+        self.run = (f"{steps} steps" if steps else f"{minutes:g} minutes") + f" of {type(self.opt).__name__}"  # what a checkpoint must be of
 
     def share(self, seconds):
         "Share of the run behind us after so many seconds, 0 to 1"
@@ -161,17 +161,16 @@ def save_run(
     path,     # of the checkpoint (safetensors)
 ):
     "Write a checkpoint, in one piece or not at all"
-    save_tensors(path, run_tensors(trainer), step=trainer.step, length=trainer.length, seconds=time.time() - trainer.begun)
+    save_tensors(path, run_tensors(trainer), step=trainer.step, run=trainer.run, seconds=time.time() - trainer.begun)
 
 # %% ../nbs/07_train.ipynb #07-033c
 def resume_run(
     trainer,  # made like the one that was saved
     path,     # of its checkpoint
 ):
-    "Go on from a checkpoint: the same weights as a run that never stopped. ValueError if it is another model's or another length's"
+    "Go on from a checkpoint: the same weights as a run that never stopped. ValueError if it is another model's, optimiser's or length's"
     state, meta = load_tensors(path)
-    length = meta.get("length")
-    if length != trainer.length: raise ValueError(f"{path} is a run of {length}, this one of {trainer.length}: give the same, or another folder")
+    if meta.get("run") != trainer.run: raise ValueError(f"{path} is a run of {meta.get('run')}, this one of {trainer.run}: give the same, or another folder")
     part = lambda name: {k[len(name):]: v for k, v in state.items() if k.startswith(name)}
     try:
         trainer.model.load_state_dict(part("model."))

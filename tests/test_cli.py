@@ -113,11 +113,22 @@ def test_save(tmp_path):
     assert {p.name for p in (tmp_path / "model").iterdir()} == {"model_index.json", "unet", "vae", "text_encoder", "tokenizer", "scheduler"}
 
 
+def test_save_as_one_file(tmp_path, capsys):
+    from minidiff import sd
+    main(["save", str(tmp_path / "m.safetensors")])
+    assert "sd.load" in capsys.readouterr().out and (tmp_path / "m.safetensors").is_file()
+    main(["save", str(tmp_path / "model")])
+    a, b = (sd.load(tmp_path / name, tokenizer=tmp_path / "model").images("a red three", steps=2) for name in ("m.safetensors", "model"))
+    assert torch.equal(a, b)
+
+
 def test_sample_from_a_stable_diffusion(tmp_path, capsys):
     "`--model` opens a folder; what is no model is one clear line"
     main(["save", str(tmp_path / "model")])
     main(["sample", "a photograph of a fox", "--model", str(tmp_path / "model"), "--steps", "2", "-o", str(tmp_path / "a.png")])
     assert Image.open(tmp_path / "a.png").text["model"] == str(tmp_path / "model") and "never seen" not in capsys.readouterr().err
+    assert "negative" not in Image.open(tmp_path / "a.png").text, "the word None is not what was asked for"
+    assert "ends in .png" in fails(capsys, "sample", "a red three", "-o", str(tmp_path / "a.jpg"))
     (tmp_path / "m.ckpt").write_bytes(b"PK")
     assert "pickle" in fails(capsys, "sample", "x", "--model", str(tmp_path / "m.ckpt"))
     assert "/nowhere" in fails(capsys, "sample", "x", "--model", "/nowhere")

@@ -1,5 +1,5 @@
 "Pictures: tensors to PIL and back, grids, text inside PNG files"
-import subprocess, sys
+import io, subprocess, sys
 
 import pytest, torch
 from PIL import Image
@@ -56,6 +56,13 @@ def test_png_text(tmp_path):
     Pictures([to_pil(torch.zeros(1, 4, 4))] * 3, titles="abc").save(tmp_path / "three.png")
     assert Image.open(tmp_path / "three.png").width > 12
     assert one._repr_png_().startswith(b"\x89PNG")
+
+
+def test_large_pictures_keep_their_colours():
+    x = torch.rand(1, 3, 200, 200, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for size, keeps in ((200, True), (64, False)):
+        shown = Image.open(io.BytesIO(show_images(x[..., :size, :size], zoom=1)._repr_png_())).convert("RGB")
+        assert (len(shown.getcolors(10**6)) > 10_000) == keeps
 
 
 def test_film_has_every_stop_and_a_slider_only_where_a_person_sits(monkeypatch):

@@ -29,6 +29,12 @@ def with_moments(mean, std, n=200):
     return x * std + mean
 
 
+def test_fid_of_one_feature():
+    a, b = torch.randn(500, 1, dtype=torch.float64), 3 + 2*torch.randn(400, 1, dtype=torch.float64)
+    want = (a.mean() - b.mean())**2 + (a.std() - b.std())**2
+    assert abs(fid(a, b) - want) < 1e-10
+
+
 def test_fid_diagonal():
     a, b = torch.tensor([1., 4., 9., .25]).double(), torch.tensor([4., 1., 9., 1.]).double()
     x, y = with_moments(0., a.sqrt()), with_moments(.5, b.sqrt())[torch.randperm(200)]

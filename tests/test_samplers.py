@@ -276,6 +276,10 @@ def test_bad_schedules_are_named(sampler, bad, says):
     with pytest.raises(ValueError, match=says): last(sampler(gaussian, torch.ones(1, 2), bad))
 
 
+def test_lms_remembers_something():
+    with pytest.raises(ValueError, match="order 0"): last(lms(gaussian, torch.ones(1, 2), karras(3), order=0))
+
+
 @pytest.mark.parametrize("eta", [-.1, 1.5, math.nan])
 def test_bad_eta(eta):
     with pytest.raises(ValueError, match="eta"): last(euler(gaussian, torch.ones(1, 2), karras(3), eta=eta))

@@ -17,7 +17,7 @@ from minidiff.clip import CLIP_L, OPENCLIP_BIGG, CLIPTextConfig, TextEncoder
 from minidiff.denoise import Denoiser
 from minidiff.layers import time_features
 from minidiff.noise import SD, karras, linear_betas_table, sigma_to_t, spaced, abar_to_sigma
-from minidiff.sample import dpmpp_2m, euler, heun, last
+from minidiff.sample import dpmpp_2m, euler, heun, last, lms
 from minidiff.sd import StableDiffusion, guess_prediction, handover, load, save, schedule
 from minidiff.unet import SD15, SD21, SDXL, SDXL_REFINER, UNet, UNetConfig
 from minidiff.vae import SD_VAE, SDXL_VAE, VAE, VAEConfig
@@ -254,6 +254,11 @@ def test_prediction_is_found_out():
         def forward(self, x, t, ctx): return x + .2 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(x)
     assert guess_prediction(Same()) == "epsilon" and guess_prediction(net) == "v_prediction"
     assert guess_prediction(minidiff.load("unet")) == "v_prediction"  # a trained one: ours
+
+
+@pytest.mark.parametrize("mark", ["ztsnr", "edm_mean", "edm_vpred.sigma_max"])
+def test_marks_of_other_noise_levels_are_refused(tmp_path, mark):
+    with pytest.raises(ValueError, match=f"other noise levels.*{mark}"): load(write(tmp_path / "a.safetensors", foreign("sd1", **{mark: torch.zeros(0)})))
 
 
 def test_v_pred_mark(folders, tmp_path):
@@ -746,8 +751,15 @@ def test_handover_to_itself_is_one_walk():
         with pytest.raises(ValueError, match="at"): next(handover(model, model, CAPTIONS, at, **knobs))
 
 
+def test_handover_knows_before_the_first_step_that_none_is_left():
+    base, refiner = copy.copy(model_of("xl")), model_of("xl")
+    base.steps = lambda *_, **__: pytest.fail("the base has begun")
+    with pytest.raises(ValueError, match="more steps"): next(handover(base, refiner, CAPTIONS, steps=4))
+
+
 def test_a_schedule_of_your_own_has_its_own_number_of_steps():
     model, sigmas = model_of("sd1"), schedule(4)
+    assert torch.equal(schedule(4, sigmas.tolist()), sigmas)
     knobs = dict(image=PICTURE, strength=.5, sampler="euler")
     assert len(list(model.steps(CAPTIONS, spacing=sigmas, **knobs))) == 2
     assert torch.equal(model.images(CAPTIONS, spacing=sigmas, **knobs), model.images(CAPTIONS, steps=4, **knobs))
@@ -818,7 +830,8 @@ def test_sizes():
     (dict(image=PICTURE, strength=0.), "strength"), (dict(image=PICTURE, strength=1.2), "strength"), (dict(image=PICTURE, strength=.1, steps=5), "strength"), (dict(mask=torch.ones(1, 1, 32, 32)), "image"),
     (dict(image=PICTURE, mask=torch.ones(1, 32, 32)), "mask"), (dict(span=(.8, .2)), "span"), (dict(span=(.5, 1.)), "latents z"), (dict(clip_skip=9), "clip_skip"), (dict(clip_skip=-1), "clip_skip"),
     (dict(image=torch.zeros(1, 3, 31, 32)), "31x32"), (dict(image=torch.zeros(3, 3, 32, 32)), "3 images for 2"), (dict(image=PICTURE, mask=torch.ones(1, 1, 16, 16)), "mask"),
-    (dict(noise=torch.zeros(2, 4, 8, 8)), "noise"), (dict(image=PICTURE, strength=.2, span=(0., .5)), "no step"), (dict(spacing=torch.tensor([1., 2., 0.]), sampler="euler"), "decrease")])
+    (dict(image=PICTURE, size=48), "32, 32. pixels"), (dict(z=torch.zeros(1, 4, 16, 16), span=(.5, 1.)), "latents z.*1, 4.*2, 4"), (dict(z=torch.zeros(2, 4, 8, 8), span=(.5, 1.)), "latents z"),
+    (dict(scale=math.nan), "scale nan"), (dict(noise=torch.zeros(2, 4, 8, 8)), "noise"), (dict(image=PICTURE, strength=.2, span=(0., .5)), "no step"), (dict(spacing=torch.tensor([1., 2., 0.]), sampler="euler"), "decrease")])
 def test_bad_knobs(bad, says):
     with pytest.raises(ValueError, match=says): model_of("sd1").images(CAPTIONS, **bad)
 
@@ -858,7 +871,7 @@ LINEAR = linear_betas_table(1100)
     (1., spaced(10, LINEAR, "linspace"), "epsilon", 152.3192, .1983), (1., spaced(10, LINEAR, "linspace"), "v", 108.4439, .1412)])
 def test_goldens_of_diffusers_own_tests(eta, sigmas, prediction, total, mean):
     "Their tests hand the scaled sample on to the next step, so a step at a time, with x/sqrt(1+sigma^2) before each"
-    # diffusers' tests have goldens for PNDM and LMS too; they are not here because minidiff has neither sampler
+    # diffusers' tests have a golden for PNDM too; it is not here because minidiff does not have that sampler
     g = torch.Generator().manual_seed(0)
     x, steps = DUMMY * sigmas[0].double(), sigmas.double().tolist()
     def denoise(x, s):
@@ -950,6 +963,16 @@ def test_golden_of_heun():
             return x - s * x * next(scales) * t / (t + 1)
         x = next(heun(denoise, x * (1 + s * s) ** -.5, [s, s2, 0.] if s2 else [s, 0.]))
     assert abs(x.abs().sum() - .1233) < 1e-3
+
+
+def test_golden_of_lms():
+    "Their test hands the scaled sample on, while the slopes remembered stay as they were"
+    def denoise(x, s):
+        t = sigma_to_t(torch.tensor(s, dtype=F64), LINEAR)
+        return x - s * x * t / (t + 1)
+    first, *rest = spaced(10, LINEAR, "linspace").double().tolist()
+    for s, x in zip(rest, lms(denoise, DUMMY * first * (1 + first**2) ** -.5, [first, *rest])): x.mul_((1 + s * s) ** -.5)
+    assert abs(x.abs().sum() - 1006.388) < 1e-2 and abs(x.abs().mean() - 1.3104) < 1e-4
 
 
 def test_openclips_towers_pad_with_0(tmp_path):

@@ -112,6 +112,8 @@ def test_hostile_checkpoints(tmp_path):
     save_run(trainer, tmp_path / "a.safetensors")
     other, _ = run(steps=30)
     with pytest.raises(ValueError, match="20 steps"): resume_run(other, tmp_path / "a.safetensors")
+    other, _ = run(opt=Muon)
+    with pytest.raises(ValueError, match="20 steps of AdamW.*20 steps of Muon"): resume_run(other, tmp_path / "a.safetensors")
     stranger = Trainer(torch.nn.Linear(2, 2), 20)
     with pytest.raises(ValueError, match="another model"): resume_run(stranger, tmp_path / "a.safetensors")
     whole = (tmp_path / "a.safetensors").read_bytes()

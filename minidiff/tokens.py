@@ -31,7 +31,7 @@ def clip_tokenizer(
     "CLIP's own `Tokenizer`, from whichever package here ships its vocabulary (clip-anytorch, open-clip-torch or openai-clip)"
     found = [Path(place) / "bpe_simple_vocab_16e6.txt.gz" for name in ("clip", "open_clip") if (spec := find_spec(name)) for place in spec.submodule_search_locations or ()]
     path = next((p for p in found if p.is_file()), None)
-    if path is None: raise FileNotFoundError("a single file has no tokenizer, and CLIP's vocabulary is not installed: `pip install clip-anytorch` (which ships it), or give tokenizer=, the folder of one")
+    if path is None: raise FileNotFoundError("a single file has no tokenizer, and CLIP's vocabulary is not installed: `pip install clip-anytorch` (which ships it), or give the folder of one: tokenizer=, or --tokenizer")
     lines = gzip.decompress(path.read_bytes()).decode().split("\n")
     merges = [tuple(line.split()) for line in lines[1:49152 - 256 - 2 + 1]]
     return Tokenizer(vocabulary(merges), merges, pad_id=pad_id)
@@ -50,7 +50,7 @@ def find_tokenizer(
         found = folder_tokenizer(folder)
         found.pad_id = found.eos if pad_id is None else pad_id
     else: found = clip_tokenizer(pad_id)
-    if len(found.vocab) != tower.config.vocab: raise ValueError(f"{name} knows {tower.config.vocab} ids, its tokenizer {len(found.vocab)}: give tokenizer=, the folder of the right one")
+    if len(found.vocab) != tower.config.vocab: raise ValueError(f"{name} knows {tower.config.vocab} ids, its tokenizer {len(found.vocab)}: give the folder of the right one: tokenizer=, or --tokenizer")
     found.max_length = min(found.max_length, tower.config.context)
     if found.max_length < 3: raise ValueError(f"{name}: its texts are {found.max_length} ids long, and begin, end and a word need 3")
     return found

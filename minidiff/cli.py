@@ -81,7 +81,7 @@ def sample(args):
     from minidiff.core import Pictures, to_pil
     from minidiff.data import unknown_words, words
     from minidiff.pipeline import load
-    if args.out.suffix != ".png": raise ValueError(f"{args.out}: pictures are written as PNG, give a name that ends in .png")
+    if args.out.suffix.lower() != ".png": raise ValueError(f"{args.out}: pictures are written as PNG, give a name that ends in .png")
     check_writable(args.out)
     if args.model and args.weights or (args.size or args.tokenizer) and not args.model: raise ValueError("--size and --tokenizer go with --model, somebody's, and --weights, yours, without: our scenes are 64 pixels a side")
     for text in [] if args.model else args.captions + [args.negative]:

@@ -1,8 +1,8 @@
 "Every sampler against diffusers, textbook formulas and exact solutions, on a denoiser known in closed form, in float64"
-import importlib, importlib.util, math, sys, types
+import importlib.util, math, sys, types
 import pytest, torch
 from functools import partial
-from minidiff.noise import karras, SD, abar_to_sigma
+from minidiff.noise import SD, abar_to_sigma, exponential, karras, spaced
 from minidiff.sample import adams, euler, heun, dpmpp_2m, lms, last, pairs, SAMPLERS
 
 F64 = torch.float64
@@ -144,13 +144,12 @@ def test_samplers_are_k_diffusions(name, sampler, eta):
     "Its own functions, the same levels and noise: the same walk"
     sigmas = karras(20, SD[0].item(), SD[-1].item()).double()
     x, fresh = start(sigmas), noises(20, start(sigmas))
-    once = lambda: (lambda *_, it=iter(fresh): next(it))
-    theirs = getattr(k_diffusion("sampling"), f"sample_{name}")(lambda x, s: mixture(x, s[0].item()), x, sigmas, disable=True, **({} if eta is None else dict(eta=eta, noise_sampler=once())))
-    assert worst(theirs, last(sampler(mixture, x, sigmas, **({} if eta is None else dict(eta=eta, noise=once()))))) < 1e-12
+    knobs = lambda noise: {} if eta is None else {"eta": eta, noise: lambda *_, it=iter(fresh): next(it)}
+    theirs = getattr(k_diffusion("sampling"), f"sample_{name}")(lambda x, s: mixture(x, s[0].item()), x, sigmas, disable=True, **knobs("noise_sampler"))
+    assert worst(theirs, last(sampler(mixture, x, sigmas, **knobs("noise")))) < 1e-12
 
 
 def test_schedules_are_k_diffusions():
-    from minidiff.noise import exponential, spaced
     k, ends = k_diffusion("sampling"), (SD[0].item(), SD[-1].item())
     assert torch.allclose(k.get_sigmas_karras(20, *ends), karras(20, *ends).float(), rtol=1e-5)
     assert torch.allclose(k.get_sigmas_exponential(20, *ends), exponential(20, *ends).float(), rtol=1e-5)

@@ -8,7 +8,6 @@ __all__ = ['BUILD', 'SHIPPED', 'INDEX', 'weights_file', 'latent_denoiser', 'text
 
 # %% ../nbs/16_stable_diffusion.ipynb #16-002
 import json
-from functools import partial
 from importlib.resources import files
 from pathlib import Path
 import torch
@@ -56,7 +55,7 @@ def latent_denoiser(
     net,  # UNet over latents
 ):
     "The denoiser of our Stable Diffusion: v-prediction, time = place in SD's table of 1,000 noise levels"
-    return Denoiser(net, v, time=partial(sigma_to_t, table=SD))
+    return Denoiser(net, v, time=sigma_to_t)
 
 # %% ../nbs/16_stable_diffusion.ipynb #16-013
 def text_tower(

@@ -6,7 +6,6 @@
 __all__ = ['StableDiffusion', 'guess_prediction', 'check_fit', 'configured', 'load', 'save', 'handover', 'conditions', 'schedule']
 
 # %% ../nbs/17_sd15.ipynb #17-002
-from functools import partial
 from pathlib import Path
 import torch
 import torch.nn.functional as F
@@ -36,7 +35,7 @@ class StableDiffusion:
     ):
         param = dict(epsilon=eps, v_prediction=v)
         if prediction not in param: raise ValueError(f"prediction {prediction!r} is unknown: {' or '.join(param)}")
-        self.denoise = NativeDenoiser(unet, param[prediction], partial(sigma_to_t, table=SD))
+        self.denoise = NativeDenoiser(unet, param[prediction], sigma_to_t)
         self.vae, self.texts, self.tokenizers, self.prediction, self.size = vae, texts, tokenizers, prediction, size
         self.xl = unet.config.vec_dim is not None       # the UNet is told pooled text and sizes
         self.base = self.xl and len(texts) == 2         # SDXL's base has both text towers, its refiner the second
@@ -82,22 +81,16 @@ class StableDiffusion:
 
 # %% ../nbs/17_sd15.ipynb #17-019
 @torch.no_grad()
-def guess_prediction(
-    unet,  # a `UNet` of SD 2
-):
-    "What a UNet predicts, from what it says about pure noise at the last training step: the noise itself, or its v, nearly free of it"
+def guess_prediction(unet):
+    "What a `UNet` of SD 2 predicts, from what it says about pure noise at the last training step: the noise itself, or its v, nearly free of it"
     c, p = unet.config, unet.conv_in.weight
     x = torch.randn(1, c.in_channels, 16, 16, generator=torch.Generator().manual_seed(0)).to(p)
     out = unet(x, torch.full((1,), len(SD) - 1., device=p.device), torch.zeros(1, 77, c.ctx_dim).to(p))
     return "epsilon" if F.cosine_similarity(out.flatten().float(), x.flatten().float(), dim=0) > .5 else "v_prediction"
 
 # %% ../nbs/17_sd15.ipynb #17-020
-def check_fit(
-    unet,    # its `UNetConfig`
-    vae,     # its `VAEConfig`
-    *texts,  # `CLIPTextConfig` of each tower
-):
-    "ValueError unless the parts fit together: text as wide as the UNet reads it, latents of as many channels, `vec` of its length"
+def check_fit(unet, vae, *texts):
+    "ValueError unless a model's configs (`UNetConfig`, `VAEConfig`, a `CLIPTextConfig` for each tower) fit together: text as wide as the UNet reads it, latents of as many channels, `vec` of its length"
     if not texts: raise ValueError("there is no text tower: the UNet cannot be told what to draw")
     if unet.in_channels != vae.latent: raise ValueError(f"its UNet takes {unet.in_channels} channels (inpainting, perhaps); minidiff opens models that take the latents' {vae.latent}, and paints into a picture with those")
     width = sum(text.width for text in texts)
@@ -106,12 +99,8 @@ def check_fit(
     if told != unet.vec_dim: raise ValueError(f"its UNet is told {unet.vec_dim} numbers, its text towers and sizes give {told}")
 
 # %% ../nbs/17_sd15.ipynb #17-020b
-def configured(
-    path,   # for the message
-    found,  # a `Checkpoint`
-    told,   # part -> its JSON
-):
-    "What `assemble` needs: part -> (class, config, state). ValueError where shapes or configs are not Stable Diffusion's or do not fit together"
+def configured(path, found, told):
+    "What `assemble` needs, from a `Checkpoint` and what its files tell (part -> JSON): part -> (class, config, state). ValueError, which says `path`, where shapes or configs are not Stable Diffusion's or do not fit together"
     try:
         check_told(told)
         unet = unet_config(found.unet, told["unet"])
@@ -166,10 +155,13 @@ def handover(
     refiner,   # and its refiner
     captions,  # B texts
     at=.8,     # share of the training steps that the base walks
-    **knobs,   # of `walk`
+    steps=20,  # of the whole schedule
+    spacing="trailing",  # see `schedule`
+    **knobs,   # more of `walk`
 ):
     "Yield latents after each step: the base from noise to `at`, the refiner from there to the end (experts by noise level as in eDiff-I, arXiv:2211.01324; SDXL's own paper adds noise again instead, 2307.01952, 2.5). A sampler that looks back, `dpmpp_2m` or `lms`, begins anew there"
     if not 0 < at < 1: raise ValueError(f"at {at}: the base hands over between 0 and 1")
-    steps_of_span(schedule(knobs.get("steps", 20), knobs.get("spacing", "trailing")), (at, 1.))  # or the base would walk in vain
-    for z in base.steps(captions, span=(0., at), **knobs): yield z
-    yield from refiner.steps(captions, z=z, span=(at, 1.), **{k: v for k, v in knobs.items() if k != "target"})
+    sigmas = schedule(steps, spacing)
+    steps_of_span(sigmas, (at, 1.))  # or the base would walk in vain
+    for z in base.steps(captions, span=(0., at), spacing=sigmas, **knobs): yield z
+    yield from refiner.steps(captions, z=z, span=(at, 1.), spacing=sigmas, **{k: v for k, v in knobs.items() if k != "target"})

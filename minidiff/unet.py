@@ -44,11 +44,8 @@ class TransformerBlock(nn.Module):
         return x + self.ff(self.norm3(x))
 
 # %% ../nbs/06_unet.ipynb #06-009
-def pointwise(
-    layer,  # nn.Linear, or nn.Conv2d with a 1x1 kernel: the same map in two spellings
-    x,      # images [B,C,H,W]
-):
-    "`layer` at every pixel"
+def pointwise(layer, x):
+    "`layer`, a Linear or a 1x1 convolution (one map, two spellings), at every pixel of x [B,C,H,W]"
     return layer(x) if isinstance(layer, nn.Conv2d) else layer(x.movedim(1, -1)).movedim(-1, 1)
 
 # %% ../nbs/06_unet.ipynb #06-010
@@ -69,22 +66,15 @@ class SpatialTransformer(nn.Module):
         return x + pointwise(self.proj_out, h)
 
 # %% ../nbs/06_unet.ipynb #06-013a
-def per_level(
-    name,      # of the value, for the message
-    value,     # one number for all levels, or one for each
-    channels,  # width of each level
-):
-    "`value` as a tuple with one entry for each level, or ValueError"
+def per_level(name, value, channels):
+    "`value`, one number for all levels or one for each of `channels`, as a tuple with one for each; ValueError, which says `name`"
     value = (value,) * len(channels) if isinstance(value, int) else tuple(value)
     if len(value) != len(channels): raise ValueError(f"{name}={value} must have {len(channels)} entries, one for each of channels={channels}")
     return value
 
 # %% ../nbs/06_unet.ipynb #06-013b
-def check_attention(
-    config,  # a UNetConfig
-):
-    "Raise ValueError unless each level's width splits into its heads, and a text meets attention somewhere"
-    c = config
+def check_attention(c):
+    "Raise ValueError unless in a `UNetConfig` each level's width splits into its heads, and a text meets attention somewhere"
     for width, depth, heads in zip(c.channels, (*c.depth[:-1], c.depth[-1] or c.mid), c.heads):
         if depth < 0: raise ValueError(f"depth {depth} is negative: use 0 for no attention")
         if depth and (heads < 1 or width % heads): raise ValueError(f"channels {width} do not split into {heads} heads: change one")
@@ -127,11 +117,9 @@ SDXL_REFINER = UNetConfig(channels=(384, 768, 1536, 1536), depth=(0, 4, 4, 0), h
                           ctx_dim=1280, linear_proj=True, vec_dim=2560, vec_time_dim=256)
 
 # %% ../nbs/06_unet.ipynb #06-019
-def plan(
-    config,  # a UNetConfig
-):
-    "Channels that enter each residual block, a list for each level: (going down, going up); on the way up the skip's are counted in"
-    c, down, up = config, [], []
+def plan(c):
+    "Channels that enter each residual block of a `UNetConfig`, a list for each level: (going down, going up); on the way up the skip's are counted in"
+    down, up = [], []
     width, skips = c.channels[0], [c.channels[0]]
     for i, out in enumerate(c.channels):
         down.append([width] + [out] * (c.layers - 1))

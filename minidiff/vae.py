@@ -127,11 +127,8 @@ class VAE(nn.Module):
         return self.decode(draw(mean, logvar, noise) * self.config.scale), mean, logvar
 
 # %% ../nbs/10_vae.ipynb #10-021
-def psnr(
-    a,  # images [B,C,H,W] in [-1,1]
-    b,  # images of the same shape
-):
-    "Peak signal to noise ratio in dB, [B]: 10 log10(2**2 / mean squared error)"
+def psnr(a, b):
+    "Peak signal to noise ratio in dB of images [B,C,H,W] in [-1,1], [B]: 10 log10(2**2 / mean squared error)"
     return 10 * torch.log10(4 / (a - b).square().flatten(1).mean(1))
 
 # %% ../nbs/10_vae.ipynb #10-024

@@ -13,9 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 # %% ../nbs/06b_weights.ipynb #06-005
-def sha256(
-    path,  # a file
-):
+def sha256(path):
     "Hex digest of a file, 64 characters: how a file of weights is told from another"
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
@@ -37,9 +35,7 @@ def save_tensors(
     finally: part.unlink(missing_ok=True)
 
 # %% ../nbs/06b_weights.ipynb #06-011
-def load_tensors(
-    path,  # a .safetensors file
-):
+def load_tensors(path):
     "Read a safetensors file: (dict name -> tensor, dict of header strings). FileNotFoundError, or ValueError for what is no whole safetensors file"
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"no weights at {path}: train them (`minidiff train --help`) or give another path")
@@ -60,11 +56,8 @@ def save_model(
     save_tensors(path, model.state_dict(), half, **{k: json.dumps(asdict(v)) for k, v in configs.items()})
 
 # %% ../nbs/06b_weights.ipynb #06-015
-def read_config(
-    cls,   # a dataclass
-    text,  # its fields as JSON
-):
-    "A config from a header's JSON; lists become tuples"
+def read_config(cls, text):
+    "A config, of the dataclass `cls`, from a header's JSON; lists become tuples"
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()})
 
 # %% ../nbs/06b_weights.ipynb #06-016

@@ -178,9 +178,9 @@ def recipe_xl(folder, device, pool=500_000, size=512, table=SD):
     return Recipe(model, loss, data, measure, size, 3.6, 2e-3, f"{pool:,} scenes of many sizes and crops with their captions, none with a held-out pair", opt=Muon)
 
 # %% ../nbs/18a_xl.ipynb #c19
-def recipe_xl_refiner(folder, device, pool=250_000, size=512):
+def recipe_xl_refiner(folder, device, **knobs):
     "A refiner for the little SDXL: the same net, trained on the last fifth of the noise levels alone"
-    return recipe_xl(folder, device, pool, size, SD[:200])._replace(minutes=2.)
+    return recipe_xl(folder, device, table=SD[:200], **knobs)
 
 # %% ../nbs/18a_xl.ipynb #c21
 def little_sdxl(

@@ -67,16 +67,16 @@ def read_folder(
     folder,  # as diffusers writes it: unet/, vae/, text_encoder/, ...
 ):
     "The `Checkpoint` in a diffusers folder; FileNotFoundError if a part is missing"
-    states = {}
+    states, index = {}, read_json(folder / "model_index.json")
     for name in ("unet", "vae", "text_encoder", "text_encoder_2"):
-        if (folder / name).is_dir(): states[name] = {k: v for path in part_files(folder / name) for k, v in load_tensors(path)[0].items()}
+        if (folder / name).is_dir() and (not index or index.get(name, [None, None]) != [None, None]): states[name] = {k: v for path in part_files(folder / name) for k, v in load_tensors(path)[0].items()}
     for state in states.values(): check_names(folder, state)
     if missing := {"unet", "vae"} - set(states):
         raise FileNotFoundError(f"{folder} lacks {' and '.join(sorted(missing))}/: minidiff opens Stable Diffusion 1, 2 and XL, a folder or one .safetensors file")
     unet, vae = states.pop("unet"), {translate(k, VAE_2022): v for k, v in states.pop("vae").items()}
     texts = {name: {k: v for k, v in prefixed(s).items() if not k.endswith("position_ids")} for name, s in states.items()}
     configs = {name: read_json(folder / name / "config.json") for name in ("unet", "vae", *texts)}
-    return Checkpoint(unet, vae, texts, configs | dict(scheduler=read_json(folder / "scheduler" / "scheduler_config.json")))
+    return Checkpoint(unet, vae, texts, configs | dict(index=index, scheduler=read_json(folder / "scheduler" / "scheduler_config.json")))
 
 # %% ../nbs/17b_checkpoint.ipynb #17b-014
 def read_file(

@@ -7,7 +7,7 @@ __all__ = ['COMMANDS', 'Parser', 'number', 'shared_options', 'parser', 'sample',
            'train_all', 'evaluate', 'save', 'main']
 
 # %% ../nbs/00_tour.ipynb #00-026
-import argparse, itertools, os, sys, time
+import argparse, itertools, json, os, sys, time
 from pathlib import Path
 
 # %% ../nbs/00_tour.ipynb #00-028
@@ -91,16 +91,12 @@ def sample(args):
     knobs = dict(seed=args.seed, steps=args.steps, scale=model.scale if args.scale is None else args.scale, sampler=args.sampler, eta=args.eta, negative=args.negative or (None if args.model else "")) | (dict(size=args.size) if args.size else {})
     began = time.perf_counter()
     for z in watch(model.steps(captions, **knobs), args.steps): pass
-    Pictures(map(to_pil, model.decode(z).cpu()), titles=captions).save(args.out, caption="\n".join(args.captions), n=args.n, model=args.model or "minidiff scenes", **knobs)
+    Pictures(map(to_pil, model.decode(z).cpu()), titles=captions).save(args.out, caption=json.dumps(args.captions, ensure_ascii=False), n=args.n, model=args.model or "minidiff scenes", tokenizer=args.tokenizer, weights=args.weights, device=args.device, **knobs)
     print(f"{args.out}: {len(captions)} picture{'s'[:len(captions) > 1]} in {time.perf_counter() - began:.2f} s")
 
 # %% ../nbs/00_tour.ipynb #00-036a
-def open_sd(
-    path,            # a diffusers folder or a .safetensors file
-    device,          # on a GPU in half precision
-    tokenizer=None,  # its folder, where the model has none
-):
-    "Somebody's Stable Diffusion, see `minidiff.sd.load`"
+def open_sd(path, device, tokenizer=None):
+    "Somebody's Stable Diffusion, on a GPU in half precision, see `minidiff.sd.load`"
     import torch
     from minidiff.sd import load
     return load(path, torch.float16 if torch.device(device).type == "cuda" else torch.float32, device, tokenizer)
@@ -176,10 +172,11 @@ def evaluate(args):
 # %% ../nbs/00_tour.ipynb #00-044
 def save(args):
     "`minidiff save PATH`: the model as diffusers' StableDiffusionPipeline, or (NAME.safetensors) as one file in ldm's layout"
-    from minidiff.pipeline import load
+    from minidiff.pipeline import SHIPPED, load
     from minidiff.sd import save as write
     write(args.path, load(folder=args.weights))
-    how = "minidiff.sd.load({!r}, tokenizer=FOLDER)" if args.path.suffix == ".safetensors" else "diffusers.StableDiffusionPipeline.from_pretrained({!r}, safety_checker=None)"
+    words = str((args.weights or SHIPPED) / "tokenizer")
+    how = f"minidiff.sd.load({{!r}}, tokenizer={words!r})" if args.path.suffix.lower() == ".safetensors" else "diffusers.StableDiffusionPipeline.from_pretrained({!r}, safety_checker=None)"
     print(f"{args.path}: open it with {how.format(str(args.path))}")
 
 # %% ../nbs/00_tour.ipynb #00-045

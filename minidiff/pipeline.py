@@ -161,12 +161,13 @@ def diffusers_configs(
     model,  # a `TextToImage`, or another with its denoise.net, vae, shape, prediction, texts and tokenizers
 ):
     "What diffusers and transformers call our configs: dict folder -> dict for its config.json"
-    u, a, side = model.denoise.net.config, model.vae.config, model.shape[-1]
+    u, a, (height, width) = model.denoise.net.config, model.vae.config, model.shape[-2:]
+    side = lambda factor: width * factor if width == height else [height * factor, width * factor]
     down, up = ([f"{'CrossAttn' if d else ''}{way}Block2D" for d in u.depth] for way in ("Down", "Up"))
-    unet = dict(_class_name="UNet2DConditionModel", sample_size=side, in_channels=u.in_channels, out_channels=u.out_channels, block_out_channels=u.channels,
+    unet = dict(_class_name="UNet2DConditionModel", sample_size=side(1), in_channels=u.in_channels, out_channels=u.out_channels, block_out_channels=u.channels,
                 layers_per_block=u.layers, cross_attention_dim=u.ctx_dim, attention_head_dim=u.heads, norm_num_groups=u.groups,
                 down_block_types=down, up_block_types=up[::-1])
-    vae = dict(_class_name="AutoencoderKL", sample_size=side * a.factor, in_channels=a.in_channels, out_channels=a.in_channels, latent_channels=a.latent,
+    vae = dict(_class_name="AutoencoderKL", sample_size=side(a.factor), in_channels=a.in_channels, out_channels=a.in_channels, latent_channels=a.latent,
                block_out_channels=a.channels, layers_per_block=a.layers, norm_num_groups=a.groups, scaling_factor=a.scale,
                down_block_types=["DownEncoderBlock2D"] * len(a.channels), up_block_types=["UpDecoderBlock2D"] * len(a.channels))
     scheduler = dict(_class_name="DPMSolverMultistepScheduler", num_train_timesteps=len(SD), beta_schedule="scaled_linear", beta_start=.00085, beta_end=.012,

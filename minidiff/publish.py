@@ -30,7 +30,7 @@ def model_index(
     index = INDEX | dict(_diffusers_version="0.30.0")  # its inpainting pipeline asks
     if not model.denoise.net.config.vec_dim: return index
     base = len(model.texts) == 2
-    index = {k: v for k, v in index.items() if "safety" not in k} | dict(image_encoder=[None, None], force_zeros_for_empty_prompt=base)
+    index = {k: v for k, v in index.items() if "safety" not in k} | dict(image_encoder=[None, None], force_zeros_for_empty_prompt=model.zeros)
     index |= dict(_class_name="StableDiffusionXLPipeline") if base else dict(_class_name="StableDiffusionXLImg2ImgPipeline", requires_aesthetics_score=True)
     for end in ("", "_2"):
         there = f"text_encoder{end}" in model.texts
@@ -59,7 +59,9 @@ def write_file(
 
 # %% ../nbs/17c_publish.ipynb #17c-021
 ALIKE = dict(  # what minidiff takes for granted, by part of a model
-    unet=dict(act_fn="silu", norm_eps=1e-5, freq_shift=0, flip_sin_to_cos=True, resnet_time_scale_shift="default", only_cross_attention=False, class_embed_type=None),
+    unet=dict(act_fn="silu", norm_eps=1e-5, freq_shift=0, flip_sin_to_cos=True, resnet_time_scale_shift="default", only_cross_attention=False, class_embed_type=None,
+              mid_block_scale_factor=1, downsample_padding=1, center_input_sample=False, time_embedding_type="positional", dual_cross_attention=False),
+    text_encoder=dict(layer_norm_eps=1e-5), text_encoder_2=dict(layer_norm_eps=1e-5),
     vae=dict(act_fn="silu", shift_factor=None, latents_mean=None),
     scheduler=dict(num_train_timesteps=1000, beta_schedule="scaled_linear", beta_start=.00085, beta_end=.012, trained_betas=None, rescale_betas_zero_snr=False))
 
@@ -68,5 +70,6 @@ def check_told(
 ):
     "ValueError unless the parts are Stable Diffusion's in what their weights do not show, the noise schedule among it"
     for name, want in ALIKE.items():
-        if wrong := {k: told[name][k] for k, value in want.items() if k in told[name] and told[name][k] != value}:
+        here = told.get(name, {})
+        if wrong := {k: here[k] for k, value in want.items() if k in here and here[k] != value}:
             raise ValueError(f"the model's {name} differs from Stable Diffusion's: {wrong}, not {({k: want[k] for k in wrong})}")

@@ -14,11 +14,11 @@ from .checkpoint import assemble, read_file, read_folder, text_config, unet_conf
 from .clip import TextEncoder
 from .denoise import eps, v
 from .noise import SD, sigma_to_t
-from .pipeline import TextToImage
+from .pipeline import TextToImage, as_list
 from .publish import check_told, write_file, write_folder
 from .unet import UNet
 from .vae import VAE
-from .walk import NativeDenoiser, conditions, schedule, steps_of_span, walk
+from .walk import NativeDenoiser, conditions, pair, schedule, steps_of_span, walk
 
 # %% ../nbs/17_sd15.ipynb #17-003
 _all_ = ["conditions", "schedule"]
@@ -31,7 +31,8 @@ class StableDiffusion:
         texts,                 # text_encoder, text_encoder_2 -> TextEncoder
         tokenizers,            # the same names -> Tokenizer
         prediction="epsilon",  # of the UNet: epsilon or v_prediction
-        size=512,              # pixels along a side, unless told otherwise
+        size=512,              # pixels along a side, or (height, width), unless told otherwise
+        zeros=True,            # SDXL's base: the blank is zeros, not the empty text
     ):
         param = dict(epsilon=eps, v_prediction=v)
         if prediction not in param: raise ValueError(f"prediction {prediction!r} is unknown: {' or '.join(param)}")
@@ -39,10 +40,12 @@ class StableDiffusion:
         self.vae, self.texts, self.tokenizers, self.prediction, self.size = vae, texts, tokenizers, prediction, size
         self.xl = unet.config.vec_dim is not None       # the UNet is told pooled text and sizes
         self.base = self.xl and len(texts) == 2         # SDXL's base has both text towers, its refiner the second
+        self.zeros = self.base and zeros
         self.scale = 5. if self.xl else 7.5             # guidance, unless told otherwise
 
     def to(self, device):
         "Move every part to `device`"
+        if isinstance(device, torch.dtype): raise ValueError(f"{device} is no device: types are chosen when a model is opened, load(path, dtype={device}), which leaves the VAE in float32")
         for module in (self.denoise, self.vae, *self.texts.values()): module.to(device)
         return self
 
@@ -59,8 +62,7 @@ class StableDiffusion:
 
     def latent_shape(self, size):
         "Of one latent (C,h,w), for pictures of `size`: one side, or (height, width)"
-        height, width = (size, size) if isinstance(size, int) else size
-        f = self.vae.config.factor
+        (height, width), f = pair("size", size), self.vae.config.factor
         if min(height, width) < f or height % f or width % f: raise ValueError(f"size {height}x{width}: both sides must be multiples of {f}")
         return self.vae.config.latent, height // f, width // f
 
@@ -123,9 +125,10 @@ def load(
     "Open Stable Diffusion 1, 2 or XL (base or refiner), told apart by their weights. FileNotFoundError, or ValueError for what does not fit"
     path = Path(path)
     if not path.exists(): raise FileNotFoundError(f"no model at {path}: give a diffusers folder or a .safetensors file")
+    if dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64): raise ValueError(f"dtype={dtype!r}: torch.float16, bfloat16, float32 or float64")
     found = read_folder(path) if path.is_dir() else read_file(path)
     told = {name: found.configs.get(name) or {} for name in ("unet", "vae", "scheduler", *found.texts)}
-    if tokenizer and not any(Path(tokenizer).rglob("*.json")): raise FileNotFoundError(f"no tokenizer at {tokenizer}: give a folder that holds vocab.json and merges.txt, or tokenizer.json")
+    if tokenizer and not [p for p in Path(tokenizer).rglob("*.json") if p.name in ("vocab.json", "tokenizer.json") and len(p.relative_to(tokenizer).parts) < 3]: raise FileNotFoundError(f"no tokenizer at {tokenizer}: give a folder that holds vocab.json and merges.txt, or tokenizer.json")
     jobs = configured(path, found, told)
     full = torch.promote_types(dtype, torch.float32)
     try: parts = {name: assemble(f"{path}: {name}", *job, full if name == "vae" else dtype, device) for name, job in jobs.items()}
@@ -138,16 +141,14 @@ def load(
     prediction = prediction or told["scheduler"].get("prediction_type") or (guess_prediction(unet) if second else "epsilon")
     size = told["unet"].get("sample_size") or (128 if unet.config.vec_dim else 96 if second and prediction == "v_prediction" else 64)
     sides = [int(side) * vae.config.factor for side in (size if isinstance(size, list) else [size])]
-    return StableDiffusion(unet, vae, texts, tokenizers, prediction, sides[0] if len(sides) == 1 else tuple(sides))
+    return StableDiffusion(unet, vae, texts, tokenizers, prediction, sides[0] if len(sides) == 1 else tuple(sides), found.configs.get("index", {}).get("force_zeros_for_empty_prompt", True))
 
 # %% ../nbs/17_sd15.ipynb #17-021
-def save(
-    path,        # NAME.safetensors for one file in ldm's layout, anything else for a diffusers folder
-    model,       # a `StableDiffusion`
-    half=False,  # floats in half precision
-):
-    "Write a model so that other people's tools open it"
-    (write_file if Path(path).suffix == ".safetensors" else write_folder)(path, model, half)
+def save(path, model, half=False):
+    "Write a `StableDiffusion` so that other people's tools open it: NAME.safetensors as one file in ldm's layout, any other `path` as a diffusers folder; `half`: in half precision"
+    kind = Path(path).suffix.lower()
+    if kind in (".ckpt", ".pt", ".pth", ".bin"): raise ValueError(f"{path}: minidiff writes no pickles, give NAME.safetensors or a folder")
+    (write_file if kind == ".safetensors" else write_folder)(path, model, half)
 
 # %% ../nbs/17_sd15.ipynb #17-028
 def handover(
@@ -161,7 +162,10 @@ def handover(
 ):
     "Yield latents after each step: the base from noise to `at`, the refiner from there to the end (experts by noise level as in eDiff-I, arXiv:2211.01324; SDXL's own paper adds noise again instead, 2307.01952, 2.5). A sampler that looks back, `dpmpp_2m` or `lms`, begins anew there"
     if not 0 < at < 1: raise ValueError(f"at {at}: the base hands over between 0 and 1")
-    sigmas = schedule(steps, spacing)
+    if {"z", "span"} & set(knobs): raise ValueError("z and span are what the hand-over is made of: give at, or call both models' `steps`")
+    if base is not refiner and not (base.base and refiner.xl): raise ValueError("the hand-over is from SDXL's base to its refiner: in this order")
+    captions, sigmas = as_list(captions), schedule(steps, spacing)
+    if knobs.get("image") is None: knobs = dict(size=base.size) | knobs  # the refiner may have another of its own
     steps_of_span(sigmas, (at, 1.))  # or the base would walk in vain
     for z in base.steps(captions, span=(0., at), spacing=sigmas, **knobs): yield z
     yield from refiner.steps(captions, z=z, span=(at, 1.), spacing=sigmas, **{k: v for k, v in knobs.items() if k != "target"})

@@ -46,13 +46,8 @@ def load_tensors(path):
         raise ValueError(f"{path} is not a whole safetensors file ({e}): copy or train it again") from e
 
 # %% ../nbs/06b_weights.ipynb #06-014
-def save_model(
-    path,        # file to write
-    model,       # any module
-    half=False,  # store floats in half precision
-    **configs,   # dataclasses that rebuild it, kept as JSON in the header
-):
-    "Write a model's parameters and the configs that it was built from"
+def save_model(path, model, half=False, **configs):
+    "Write a module's parameters (`half`: in half precision) and, as JSON in the header, the dataclasses `configs` that it was built from"
     save_tensors(path, model.state_dict(), half, **{k: json.dumps(asdict(v)) for k, v in configs.items()})
 
 # %% ../nbs/06b_weights.ipynb #06-015

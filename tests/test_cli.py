@@ -1,5 +1,5 @@
 "The command line, as a user meets it: pictures with their settings inside, warnings, one clear line and exit code 2."
-import os, subprocess, sys
+import json, os, subprocess, sys
 import pytest, torch
 from PIL import Image
 
@@ -28,7 +28,7 @@ def test_sample_writes_a_labelled_png_with_its_settings(tmp_path, capsys):
     main(["sample", "a red three", "two blue ones", "--n", "2", "--steps", "3", "--seed", "7", "--scale", "2.5", "--negative", "a thin digit", "-o", str(out)])
     picture = Image.open(out)
     assert picture.width > 2 * 64 and picture.height > 64
-    assert picture.text["caption"] == "a red three\ntwo blue ones" and picture.text["seed"] == "7" and picture.text["scale"] == "2.5" and picture.text["negative"] == "a thin digit"
+    assert json.loads(picture.text["caption"]) == ["a red three", "two blue ones"] and picture.text["seed"] == "7" and picture.text["scale"] == "2.5" and picture.text["negative"] == "a thin digit"
     assert "4 pictures" in capsys.readouterr().out
 
 

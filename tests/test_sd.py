@@ -13,6 +13,7 @@ from minidiff.bpe import Tokenizer, train_bpe
 from minidiff.checkpoint import text_config, unet_config
 from minidiff.cli import main
 from minidiff.tokens import clip_tokenizer, folder_tokenizer
+from minidiff.core import to_pil, to_tensor
 from minidiff.clip import CLIP_L, OPENCLIP_BIGG, CLIPTextConfig, TextEncoder
 from minidiff.denoise import Denoiser
 from minidiff.layers import time_features
@@ -365,6 +366,7 @@ def changed(folder, **told):
 @pytest.mark.parametrize("part, told, says", [
     ("unet", dict(attention_head_dim=8.), "number"), ("unet", dict(norm_num_groups=None), "number"), ("vae", dict(scaling_factor=None), "number"), ("text_encoder", dict(num_attention_heads=3), "divide"),
     ("unet", dict(flip_sin_to_cos=False), "flip_sin"), ("unet", dict(norm_eps=1e-3), "norm_eps"), ("vae", dict(shift_factor=.5), "shift_factor"), ("scheduler", dict(trained_betas=[.1]), "trained_betas"),
+    ("unet", dict(mid_block_scale_factor=2.), "mid_block"), ("unet", dict(center_input_sample=True), "center"), ("text_encoder", dict(layer_norm_eps=1e-6), "text_encoder.*layer_norm"),
     ("tokenizer", dict(model_max_length=2), "2 ids long"), ("unet", dict(sample_size=15.5), None), ("unet", dict(sample_size=[16, 24]), None), ("tokenizer", dict(model_max_length=None), None)])
 def test_what_configs_may_say(folders, tmp_path, part, told, says):
     import shutil
@@ -376,6 +378,34 @@ def test_what_configs_may_say(folders, tmp_path, part, told, says):
         model = load(tmp_path / "m")
         f, size = model.vae.config.factor, told.get("sample_size", 16)
         assert model.images("a red three", steps=1).shape[-2:] == ((16 * f, 24 * f) if isinstance(size, list) else (int(size) * f, int(size) * f))
+
+
+@pytest.mark.parametrize("name", ["m", "m.safetensors", "m.SAFETENSORS"])
+def test_a_size_of_two_sides_comes_back(tmp_path, name):
+    model = with_clips_vocabulary("sd1") if "." in name else copy.copy(model_of("sd1"))
+    model.size = (32, 48)
+    save(tmp_path / name, model)
+    assert load(tmp_path / name).size == (32, 48)
+    for end in (".ckpt", ".bin"):
+        with pytest.raises(ValueError, match="no pickles"): save(tmp_path / f"m{end}", model)
+
+
+def test_a_folder_written_over(folders, tmp_path):
+    "What another model left in it is not this one's"
+    save(tmp_path / "m", model_of("xl"))
+    save(tmp_path / "m", model_of("sd1"))
+    assert_equal(load(tmp_path / "m", F64), model_of("sd1"))
+
+
+def test_whether_the_blank_is_zeros(tmp_path):
+    "A base that says no reads the empty text, here and after coming back"
+    save(tmp_path / "m", model_of("xl"))
+    index = tmp_path / "m" / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | dict(force_zeros_for_empty_prompt=False)))
+    model, knobs = load(tmp_path / "m", F64), dict(steps=3)
+    assert torch.equal(model.images(CAPTIONS, **knobs), model_of("xl").images(CAPTIONS, negative="", **knobs))
+    save(tmp_path / "n", model)
+    assert not load(tmp_path / "n").zeros and model_of("xl").zeros
 
 
 def test_files_of_a_part(folders, tmp_path):
@@ -530,6 +560,8 @@ def test_single_file_without_a_vocabulary_names_the_package(tmp_path, folders, m
     with pytest.raises(ValueError, match="tokenizer"): load(path)  # CLIP's own has other ids than this tiny tower
     monkeypatch.setattr(tokens, "find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match="clip-anytorch"): load(path)
+    (tmp_path / "other.json").write_text("{}")  # somebody's, but no tokenizer
+    with pytest.raises(FileNotFoundError, match="no tokenizer at"): load(path, tokenizer=tmp_path)
 
 
 def with_clips_vocabulary(kind):
@@ -751,10 +783,28 @@ def test_handover_to_itself_is_one_walk():
         with pytest.raises(ValueError, match="at"): next(handover(model, model, CAPTIONS, at, **knobs))
 
 
-def test_handover_knows_before_the_first_step_that_none_is_left():
-    base, refiner = copy.copy(model_of("xl")), model_of("xl")
+@pytest.mark.parametrize("mask", [None, torch.ones(1, 1, 32, 32).triu()])
+def test_handover_to_itself_from_an_image(mask):
+    "Fresh noise too is that of the one walk"
+    model, knobs = model_of("xl"), dict(seed=3, steps=10, sampler="ddpm", image=PICTURE, strength=.7, mask=mask)
+    assert torch.equal(last(model.steps(CAPTIONS, **knobs)), last(handover(model, model, CAPTIONS, .5, **knobs)))
+
+
+def test_handover_knows_before_the_first_step():
+    base, refiner = copy.copy(model_of("xl")), copy.copy(model_of("refiner"))
     base.steps = lambda *_, **__: pytest.fail("the base has begun")
     with pytest.raises(ValueError, match="more steps"): next(handover(base, refiner, CAPTIONS, steps=4))
+    with pytest.raises(ValueError, match="z and span"): next(handover(base, refiner, CAPTIONS, z=torch.zeros(2, 4, 16, 16)))
+    for first, second in ((refiner, base), (model_of("sd1"), refiner), (base, model_of("sd1"))):
+        with pytest.raises(ValueError, match="in this order"): next(handover(first, second, CAPTIONS))
+
+
+def test_handover_is_of_the_bases_size():
+    base, refiner = model_of("xl"), copy.copy(model_of("refiner"))
+    refiner.size = 64
+    captions = (c for c in CAPTIONS)
+    assert torch.equal(last(handover(base, refiner, captions, steps=10)), last(handover(base, model_of("refiner"), CAPTIONS, steps=10)))
+    with pytest.raises(ValueError, match="more strength"): next(handover(base, refiner, CAPTIONS, steps=10, image=PICTURE, strength=.1))
 
 
 def test_a_schedule_of_your_own_has_its_own_number_of_steps():
@@ -821,6 +871,8 @@ def test_sizes():
     assert model.images("a red three", steps=2, size=(16, 40)).shape == (1, 3, 16, 40)
     assert model.images("a red three", steps=2, image=torch.zeros(1, 3, 24, 16), strength=.5).shape == (1, 3, 24, 16)
     assert model.images("a red three", steps=2).shape == (1, 3, 32, 32)
+    numbers = dict(original=48, crop=8, target=(32, 32), clip_skip=None)
+    assert torch.equal(model_of("xl").images("a red three", steps=2, **numbers), model_of("xl").images("a red three", steps=2, original=(48, 48), crop=(8, 8)))
     pictures = model.generate(CAPTIONS, steps=2)
     assert pictures[0].size == (32, 32) and pictures.titles == CAPTIONS
 
@@ -831,9 +883,25 @@ def test_sizes():
     (dict(image=PICTURE, mask=torch.ones(1, 32, 32)), "mask"), (dict(span=(.8, .2)), "span"), (dict(span=(.5, 1.)), "latents z"), (dict(clip_skip=9), "clip_skip"), (dict(clip_skip=-1), "clip_skip"),
     (dict(image=torch.zeros(1, 3, 31, 32)), "31x32"), (dict(image=torch.zeros(3, 3, 32, 32)), "3 images for 2"), (dict(image=PICTURE, mask=torch.ones(1, 1, 16, 16)), "mask"),
     (dict(image=PICTURE, size=48), "32, 32. pixels"), (dict(z=torch.zeros(1, 4, 16, 16), span=(.5, 1.)), "latents z.*1, 4.*2, 4"), (dict(z=torch.zeros(2, 4, 8, 8), span=(.5, 1.)), "latents z"),
-    (dict(scale=math.nan), "scale nan"), (dict(noise=torch.zeros(2, 4, 8, 8)), "noise"), (dict(image=PICTURE, strength=.2, span=(0., .5)), "no step"), (dict(spacing=torch.tensor([1., 2., 0.]), sampler="euler"), "decrease")])
-def test_bad_knobs(bad, says):
-    with pytest.raises(ValueError, match=says): model_of("sd1").images(CAPTIONS, **bad)
+    (dict(scale=math.nan), "scale nan"), (dict(noise=torch.zeros(2, 4, 8, 8)), "noise"), (dict(image=PICTURE, strength=.2, span=(0., .5)), "no step"), (dict(spacing=torch.tensor([1., 2., 0.]), sampler="euler"), "decrease"),
+    (dict(size=0), "0x0"), (dict(size=32.), "size=32.0"), (dict(size=(32, 32, 32)), "size="), (dict(original="48"), "original='48'"), (dict(crop=(0,)), "crop="), (dict(target=[8, .5]), "target="), (dict(aesthetic=6.), "aesthetic=6.0"),
+    (dict(image=to_pil(PICTURE[0])), "image is a Image"), (dict(image=PICTURE[0]), r"image is \[3, 32, 32\]"), (dict(image=PICTURE[:, :1]), r"image is \[1, 1, 32, 32\]"), (dict(image=(PICTURE * 127.5 + 127.5).byte()), "up to 2"),
+    (dict(image=PICTURE, mask=to_pil(PICTURE[0])), "mask is a Image"), (dict(image=torch.zeros(0, 3, 32, 32)), "image is"), (dict(image=PICTURE, mask=torch.ones(3, 1, 32, 32)), "3 masks for 2")])
+@pytest.mark.parametrize("kind", ["sd1", "refiner"])
+def test_bad_knobs(kind, bad, says):
+    with pytest.raises(ValueError, match=says): model_of(kind).images(CAPTIONS, **bad)
+
+
+def test_a_pil_picture_is_a_picture():
+    "As the message says"
+    model, picture = model_of("sd1"), to_pil(PICTURE[0])
+    assert model.images(CAPTIONS, steps=2, image=to_tensor(picture)[None], mask=to_tensor(picture.convert("L"))[None]).shape == (2, 3, 32, 32)
+
+
+def test_types_are_chosen_when_a_model_is_opened(folders):
+    with pytest.raises(ValueError, match="dtype=torch.float16"): model_of("sd1").to(torch.float16)
+    for dtype in (torch.int8, "float16"):
+        with pytest.raises(ValueError, match="dtype"): load(folders / "sd1", dtype)
 
 
 def test_no_captions():

@@ -1206,13 +1206,16 @@ def _(mend):
 # %% ../nbs/99_checks.ipynb #99-173
 @exercise("17.3")
 def _(mix_noise):
-    "Ends, variance between, and a path without jumps"
+    "Ends, variance between, one weight for each, and a path without jumps"
     a, b = torch.randn(2, 4, 4, 64, 64, generator=torch.Generator().manual_seed(0))
     for t, want, name in ((0., a, "a"), (1., b, "b")):
         expect((mix_noise(a, b, t) - want).abs().max() < 1e-5, f"at t = {t:g} the mix should be {name} itself")
     for t in (.1, .3, .5, .8):
-        std = mix_noise(a, b, t).std().item()
+        std = (mix := mix_noise(a, b, t)).std().item()
         expect(abs(std - 1) < .02, f"at t = {t:g} your mix has standard deviation {std:.3f} instead of 1: the weights' squares should sum to 1")
+        both = torch.stack([a.flatten(), b.flatten()], 1)
+        rest = mix.flatten() - both @ torch.linalg.lstsq(both, mix.flatten()[:, None]).solution[:, 0]
+        expect(rest.abs().max() < 1e-4, f"at t = {t:g} your mix is not one number times a plus one number times b")
     near = (mix_noise(a, b, .5) - mix_noise(a, b, .51)).abs().mean().item()
     expect(0 < near < .05, f"from t = .5 to .51 your mix changes by {near:.3f} on average: it should move, and without jumps")
 
@@ -1220,10 +1223,10 @@ def _(mix_noise):
 @exercise("17.4")
 def _(predicts_noise):
     "A perfect denoiser of blank pictures, one that knows nothing, and one half right"
-    from minidiff.denoise import ideal_denoiser
+    from minidiff.denoise import expand, ideal_denoiser
     shape, other = (2, 4, 16, 16), torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(99))
-    tries = [("a denoiser that always answers with the blank picture", lambda x, s: 0*x, 14.6, 1., .001), ("a denoiser that answers with x itself minus someone else's noise", lambda x, s: x - s*other, 14.6, 0., .1),
-             ("a denoiser that sees half of the noise, and an equal amount that is not there", lambda x, s: x - s*(x/s + other), 14.6, .5**.5, .05),
+    tries = [("a denoiser that always answers with the blank picture", lambda x, s: 0*x, 14.6, 1., .001), ("a denoiser that answers with x itself minus someone else's noise", lambda x, s: x - expand(s, x)*other, 14.6, 0., .1),
+             ("a denoiser that sees half of the noise, and an equal amount that is not there", lambda x, s: x - expand(s, x)*(x/expand(s, x) + other), 14.6, .5**.5, .05),
              ("the best denoiser of one picture", ideal_denoiser(torch.ones(1, 4, 16, 16)), 3., 1., .001)]
     for name, denoise, sigma, want, tol in tries:
         got = float(predicts_noise(denoise, sigma, shape))

@@ -15,6 +15,7 @@ WRONG = {
         "def mix_noise(a, b, t):\n    return (1 - t)*a + t*b",
         "def mix_noise(a, b, t):\n    return a if t < .5 else b",
         "def mix_noise(a, b, t):\n    m = (1 - t)*a + t*b\n    return m/(1 - t + t**2)**.5",
+        "import torch\ndef mix_noise(a, b, t):\n    return torch.where(torch.arange(a.numel()).view(a.shape) < t*a.numel(), b, a)",
     ],
     "17.4": [
         "from minidiff.core import corr\ndef predicts_noise(denoise, sigma, shape):\n    n = torch.randn(shape, generator=torch.Generator().manual_seed(0))\n    return corr(n, denoise(sigma*n, sigma))",

@@ -139,7 +139,7 @@ class Tokenizer(BytePairs):
     def frame(self, rows):
         "Lists of ids, at most max_length - 2 each, between start and end, then padded: [B, max_length]"
         rows = [[self.bos, *row, self.eos] for row in rows]
-        return torch.tensor([row + [self.pad_id] * (self.max_length - len(row)) for row in rows]).view(-1, self.max_length)
+        return torch.tensor([row + [self.pad_id] * (self.max_length - len(row)) for row in rows], dtype=torch.long).view(-1, self.max_length)
 
     def __call__(self, texts):
         "Ids of one text or a list of B: [B, max_length], start ... end, cut before the end if too long, then padded"

@@ -30,18 +30,17 @@ def number(
 
 # %% ../nbs/00_tour.ipynb #00-032
 def shared_options():
-    "Parents for argparse: what every command takes, and what those that draw take besides"
+    "Parents for argparse: where to compute, whose weights, how to draw"
     from minidiff.sample import SAMPLERS
-    every = argparse.ArgumentParser(add_help=False)
-    every.add_argument("--device", default="cpu", help="cpu, cuda or mps")
-    every.add_argument("--weights", metavar="FOLDER", help="weights that you trained (default: the shipped ones)")
-    draw = argparse.ArgumentParser(add_help=False)
+    where, whose, draw = (argparse.ArgumentParser(add_help=False) for _ in range(3))
+    where.add_argument("--device", default="cpu", help="cpu, cuda or mps")
+    whose.add_argument("--weights", metavar="FOLDER", help="weights that you trained (default: the shipped ones)")
     draw.add_argument("--scale", type=number(float, 0, 100), help="guidance; 1 is off (default 4; with --model 7.5, XL 5)")
-    draw.add_argument("--steps", type=number(int, 1, 1000), default=20, help="evaluations of the guided model (default 20)")
+    draw.add_argument("--steps", type=number(int, 1, 1000), default=20, help="of the schedule (default 20)")
     draw.add_argument("--sampler", choices=SAMPLERS, default="dpmpp_2m", help="default dpmpp_2m")
     draw.add_argument("--eta", type=number(float, 0, 1), default=0., help="fresh noise a step, sampler euler only")
     draw.add_argument("--seed", type=number(int, 0, 2**63 - 1), default=0, help="picture i is drawn from seed + i (default 0)")
-    return every, draw
+    return where, whose, draw
 
 # %% ../nbs/00_tour.ipynb #00-033
 def parser():
@@ -50,9 +49,8 @@ def parser():
     from minidiff.recipes import RECIPES
     main = Parser("minidiff", description="Text to image with a latent diffusion model built from nothing.")
     main.add_argument("--version", action="version", version=f"minidiff {__version__}")
-    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    every, draw = shared_options()
-    sample = commands.add_parser("sample", parents=[every, draw], help="captions to pictures")
+    commands, (where, whose, draw) = main.add_subparsers(dest="command", required=True, metavar="COMMAND"), shared_options()
+    sample = commands.add_parser("sample", parents=[where, whose, draw], help="captions to pictures")
     sample.add_argument("captions", nargs="+", metavar="CAPTION")
     sample.add_argument("--n", type=number(int, 1, 64), default=1, help="pictures of each caption")
     sample.add_argument("--negative", default="", help="what to stay away from")
@@ -60,18 +58,19 @@ def parser():
     sample.add_argument("--size", type=number(int, 8, 10**4), help="pixels along a side, with --model")
     sample.add_argument("--model", type=Path, metavar="PATH", help="instead: Stable Diffusion 1, 2 or XL, a diffusers folder or a .safetensors file")
     sample.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="of --model, where it has none")
-    train = commands.add_parser("train", parents=[every], help="train one part, or all; goes on where it stopped")
+    train = commands.add_parser("train", parents=[where], help="train one part, or all; goes on where it stopped")
     train.add_argument("part", choices=[*RECIPES, "all"], help="all: tokenizer, CLIP, VAE and UNet in --minutes (30), then their marks")
     train.add_argument("-o", "--out", type=Path, default=Path("runs"), help="folder of weights (default runs)")
-    train.add_argument("--steps", type=number(int, 1, 10**7))
-    train.add_argument("--minutes", type=number(float, .001, 10**5), help="length of the run in time (default: the recipe's)")
+    length = train.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=number(int, 1, 10**7))
+    length.add_argument("--minutes", type=number(float, .001, 10**5), help="length of the run in time (default: the recipe's)")
     train.add_argument("--size", type=number(int, 1, 10**5), help="examples a step")
     train.add_argument("--pool", type=number(int, 1000, 10**8), help="scenes made before training starts")
     train.add_argument("--seed", type=number(int, 0, 2**31), default=0)
-    evaluate = commands.add_parser("evaluate", parents=[every, draw], help="DigitEval and FID")
+    evaluate = commands.add_parser("evaluate", parents=[where, whose, draw], help="DigitEval and FID")
     evaluate.add_argument("--n", type=number(int, 1, 100), default=1, help="pictures of each prompt")
     evaluate.add_argument("--fid", type=number(int, 250, 10**6), default=1000, help="scenes for FID (default 1000)")
-    save = commands.add_parser("save", parents=[every], help="write the model so that diffusers opens it")
+    save = commands.add_parser("save", parents=[whose], help="write the model so that diffusers opens it")
     save.add_argument("path", type=Path, help="a folder, or NAME.safetensors for one file")
     return main
 
@@ -190,6 +189,6 @@ def main(
     args = parser().parse_args(argv)
     try: COMMANDS[args.command](args)
     except (ValueError, OSError, RuntimeError) as e:
-        print(f"minidiff: {str(e).splitlines()[0]}", file=sys.stderr)
+        print(f"minidiff: {(str(e) or repr(e)).splitlines()[0]}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt: sys.exit(130)

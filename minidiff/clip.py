@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['CLIP_L', 'OPENCLIP_BIGG', 'TEXT', 'IMAGE', 'QuickGELU', 'linear', 'CLIPBlock', 'blocks', 'CLIPTextConfig',
-           'CLIPImageConfig', 'TextStates', 'TextTransformer', 'TextEncoder', 'ImageTransformer', 'unit',
-           'ImageEncoder', 'CLIP', 'contrastive_loss', 'BOS', 'EOS', 'Tokenizer', 'merge', 'split_words', 'train_bpe',
-           'vocabulary']
+           'CLIPImageConfig', 'TextStates', 'TextTransformer', 'TextEncoder', 'ImageTransformer', 'unit', 'CLIP',
+           'contrastive_loss', 'BOS', 'EOS', 'Tokenizer', 'merge', 'split_words', 'train_bpe', 'vocabulary']
 
 # %% ../nbs/12_clip.ipynb #c2
 _all_ = ['BOS', 'EOS', 'Tokenizer', 'merge', 'split_words', 'train_bpe', 'vocabulary']
@@ -151,15 +150,6 @@ class ImageTransformer(nn.Module):
 def unit(x):
     "Rows of length 1 [B,D], in float32 or better"
     return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
-
-class ImageEncoder(nn.Module):
-    "CLIP's image tower, [B,3,H,W] in [-1,1] -> [B,proj]; keys are those of CLIPVisionModelWithProjection's files"
-    def __init__(self, config=IMAGE):
-        super().__init__()
-        self.config, self.vision_model = config, ImageTransformer(config)
-        self.visual_projection = linear(config.width, config.proj, config.width ** -0.5, bias=False)
-
-    def forward(self, x): return self.visual_projection(self.vision_model(x))
 
 # %% ../nbs/12_clip.ipynb #c28
 class CLIP(nn.Module):

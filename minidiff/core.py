@@ -20,14 +20,14 @@ def to_pil(
         raise ValueError(f"an image is [1,H,W] or [3,H,W], not {list(x.shape)}: pass one image of the batch")
     x = x.detach().float().cpu().nan_to_num(0).clamp(-1, 1)
     pixels = ((x + 1) * 127.5).round().to(torch.uint8)
-    if len(pixels) == 1: return Image.fromarray(pixels[0].numpy())
-    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    return Image.fromarray(pixels.permute(1, 2, 0).squeeze(2).numpy())
 
 # %% ../nbs/00a_core.ipynb #00-007
 def to_tensor(
     picture,  # a PIL picture of any mode
 ):
     "The picture as a float tensor in [-1,1]: [1,H,W] if it is grey, else [3,H,W]"
+    if picture.mode[0] in "IF": raise ValueError(f"mode {picture.mode!r} says not what is white: scale the numbers to 0..255 and convert to 'L' first")
     picture = picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB")
     pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
     pixels = pixels.view(picture.height, picture.width, -1).permute(2, 0, 1)
@@ -45,6 +45,7 @@ class Pictures(list):
     def grid(self, cols=None, zoom=1, gap=4):
         "All pictures on one white page, `cols` a row, each enlarged `zoom` times, titles under them"
         if not self: raise ValueError("there are no pictures to lay out")
+        if len(self.titles) != len(self): raise ValueError(f"{len(self)} pictures but {len(self.titles)} titles: make a new Pictures of them")
         w, h = (zoom * max(side) + gap for side in zip(*(p.size for p in self)))
         even = len(self) if len(self) <= 10 else math.ceil(len(self) ** 0.5)
         cols = cols or min(even, max(1, 1000 // w))
@@ -108,6 +109,7 @@ def film(
     zoom=2,     # each pixel becomes zoom x zoom
 ):
     "A film strip, `frame` at each value; in a live Jupyter with ipywidgets also a slider over the values"
+    values = list(values)
     live = os.environ.keys() & {"JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG"}
     if live and importlib.util.find_spec("ipywidgets"):
         from ipywidgets import SelectionSlider, interact
@@ -123,5 +125,5 @@ def corr(
     "Pearson's correlation of two tensors, a float from -1 to 1"
     if a.numel() != b.numel():
         raise ValueError(f"correlation needs equal sizes, not {list(a.shape)} and {list(b.shape)}")
-    both = torch.stack([a.detach().flatten().double().cpu(), b.detach().flatten().double().cpu()])
+    both = torch.stack([x.detach().flatten().cpu().double() for x in (a, b)])
     return torch.corrcoef(both)[0, 1].item()

@@ -29,8 +29,9 @@ def ideal_denoiser(
     flat = data.flatten(1)
 
     def denoise(x, sigma, **cond):
-        pool = flat.to(x)
-        parts = zip(x.flatten(1).split(rows), expand(sigma, x).flatten(1).to(x).split(rows))
+        s = expand(sigma, x).flatten(1)
+        pool = flat.to(s)
+        parts = zip(x.flatten(1).to(s).split(rows), s.split(rows))
         means = [((q@pool.T - pool.square().sum(1)/2)/s**2).softmax(1)@pool for q, s in parts]
         return torch.cat(means).view_as(x)
     return denoise

@@ -71,7 +71,9 @@ def _scores(draw, judge, per_prompt, batch, n):
     for i in range(0, len(rows), batch):
         some = rows[i:i + batch]
         attrs, said = (torch.stack([getattr(r, name) for r in some]).to(device) for name in ("attrs", "said"))
-        right += agree(judge.predict(draw(some).to(device)), attrs, said).tolist()
+        images = draw(some).to(device)
+        if len(images) != len(some): raise ValueError(f"{len(images)} images for {len(some)} captions: generate must give one for each")
+        right += agree(judge.predict(images), attrs, said).tolist()
     def score(task, held):
         hits = [ok for r, ok in zip(rows, right) if task in (r.task, "overall") and held in (r.held_out, None)]
         k, n = sum(hits), len(hits)

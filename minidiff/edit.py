@@ -34,7 +34,7 @@ def inpainted(
     mask,     # 1 where it is redrawn, 0 where it is kept [B or 1,1,H,W]
 ):
     "denoise(x, sigma) that knows the kept part already: start from z0 + sigmas[0]*noise (after arXiv:2111.14818)"
-    return lambda x, sigma: torch.lerp(z0, denoise(x, sigma), mask)
+    return lambda x, sigma: torch.lerp(z0, denoise(x, sigma).to(z0.dtype), mask.to(z0))
 
 # %% ../nbs/15_edit.ipynb #15-023
 @torch.no_grad()
@@ -46,6 +46,7 @@ def resampled(
     noise=torch.randn_like,  # x -> fresh unit noise like x
 ):
     "Euler's method that takes each step several times, going back up by fresh noise, [B,...] each step (RePaint, arXiv:2201.09865)"
+    if times < 1: raise ValueError(f"times {times}: take each step at least once")
     for s, s2 in pairs(sigmas):
         for again in range(times if s2 else 1):
             if again: x = x + (s**2 - s2**2)**.5*noise(x)
@@ -61,7 +62,7 @@ def invert(
 ):
     "Up the schedule by Euler's method: the x at sigmas[0] from which `euler` walks down to the picture (DDIM inversion, arXiv:2010.02502)"
     for s2, s in reversed(pairs(sigmas)[:-1]):
-        x = torch.lerp(denoise(x, s), x, s2/s)  # beyond x, away from the clean guess
+        x = torch.lerp(denoise(x, s).to(x.dtype), x, s2/s)  # beyond x, away from the clean guess
     return x
 
 # %% ../nbs/15_edit.ipynb #15-036

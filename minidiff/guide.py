@@ -30,7 +30,7 @@ def extrapolate(
     scale,  # a number or [B]: 0 is u, 1 is c, more goes beyond
 ):
     "Classifier-free guidance u + scale*(c-u), like c (arXiv:2207.12598, with scale = their 1+w)"
-    return torch.lerp(u, c, expand(scale, c))
+    return torch.lerp(u, c, expand(scale, c).to(c))
 
 # %% ../nbs/14_guidance.ipynb #14-020
 def cfg(
@@ -44,10 +44,10 @@ def cfg(
     if cond.keys() != uncond.keys(): raise ValueError(f"cond has {sorted(cond)}, uncond has {sorted(uncond)}: give both the same keys")
     if not torch.is_tensor(scale) and not math.isfinite(scale): raise ValueError(f"scale {scale} is no number to guide by: try 4, or 1 for no guidance")
     if not torch.is_tensor(scale) and scale == 1: return lambda x, sigma: denoise(x, sigma, **cond)
-    both = {k: torch.cat([cond[k], uncond[k].expand_as(cond[k])]) for k in cond}
+    both = {k: torch.cat([cond[k], uncond[k].expand_as(cond[k])]) for k in cond if cond[k] is not None}
 
     def guided(x, sigma):
-        if torch.is_tensor(sigma) and sigma.ndim: sigma = torch.cat([sigma, sigma])
+        if torch.is_tensor(sigma) and sigma.numel() > 1: sigma = torch.cat([sigma, sigma])
         c, u = denoise(torch.cat([x, x]), sigma, **both).chunk(2)
         return combine(c, u, scale)
     return guided
@@ -72,7 +72,7 @@ def rescaled(
     "Guidance that keeps each picture's standard deviation, like c (arXiv:2305.08891, section 3.4)"
     g = extrapolate(c, u, scale)
     ratio = c.flatten(1).std(1)/g.flatten(1).std(1)
-    return g*expand(1 + phi*(ratio - 1), g)
+    return g*expand(1 + phi*(ratio - 1), g).to(g)
 
 # %% ../nbs/14_guidance.ipynb #14-037
 def projected(
@@ -83,8 +83,8 @@ def projected(
 ):
     "Adaptive projected guidance: the part of c-u across c only, like c (APG, arXiv:2410.02416, without its limit on the length of the push and without momentum)"
     d, unit = c - u, torch.nn.functional.normalize(c.flatten(1), dim=1).view_as(c)
-    part = unit*expand((d*unit).flatten(1).sum(1), c)
-    return c + expand(scale - 1, c)*(d - part + along*part)
+    part = unit*expand((d*unit).flatten(1).sum(1), c).to(c)
+    return c + expand(scale - 1, c).to(c)*(d - part + along*part)
 
 # %% ../nbs/14_guidance.ipynb #14-040
 def autoguided(

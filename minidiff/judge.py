@@ -39,10 +39,10 @@ def canonical(
 ):
     "Attributes with the left or upper group first: relation 2 becomes 1 and 4 becomes 3 ('and' says no order and stays)"
     flip = ((attrs[:, 10] == 2) | (attrs[:, 10] == 4))[:, None]
-    rows = attrs.clone() if rows is None else rows
-    rows = torch.where(flip, rows[:, SWAP], rows)
-    if rows.dtype != torch.bool: rows[:, 10] -= flip[:, 0].long()
-    return rows
+    if rows is not None: return torch.where(flip, rows[:, SWAP], rows)
+    out = torch.where(flip, attrs[:, SWAP], attrs)
+    out[:, 10] -= flip[:, 0].long()
+    return out
 
 # %% ../nbs/09_judge.ipynb #09-012
 class _Residual(nn.Module):
@@ -147,7 +147,7 @@ def agree(
     each=False,  # True: column by column
 ):
     "Is all that the caption says in the picture? [B] (or [B,12], True where nothing is said). No second group where none is asked; 'and' takes any arrangement"
-    attrs, said = canonical(attrs), canonical(attrs, said).clone()
+    attrs, said = canonical(attrs), canonical(attrs, said.bool())
     said[:, [0, 1, 5, 10]] = True             # how many of what, and nothing besides
     either = attrs[:, 10] == 5
     def right(want, said):

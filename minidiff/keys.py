@@ -173,10 +173,10 @@ def to_ldm(
     texts,  # its `TextEncoder`s
 ):
     "The tensors of a model in a single file's names"
-    xl, (layers, levels) = unet.config.vec_dim is not None, (vae.config.layers, len(vae.config.channels))
+    xl = unet.config.vec_dim is not None
     table = unet_table(unet.config.layers, unet.config.depth)
     out = {UNET_PREFIX + translate(k, table): v for k, v in unet.state_dict().items()}
-    table, convs = vae_table(levels, layers), tuple(f".{name}.weight" for name in ("to_q", "to_k", "to_v", "to_out.0"))
+    table, convs = vae_table(len(vae.config.channels), vae.config.layers), tuple(f".{name}.weight" for name in ("to_q", "to_k", "to_v", "to_out.0"))
     for k, v in vae.state_dict().items(): out[VAE_PREFIX + translate(k, table)] = v[:, :, None, None] if k.endswith(convs) else v
     for i, text in enumerate(texts):
         openclip, state = text.config.act == "gelu", text.state_dict()

@@ -16,7 +16,7 @@ def seeded_noise(
     device="cpu",
 ):
     "A source of Gaussian noise [B,C,H,W]: call it once a step. Image i depends on its own seed alone, not on the batch or the device"
-    rngs = [torch.Generator().manual_seed(s) for s in seeds]
+    rngs = [torch.Generator().manual_seed(int(s)) for s in seeds]
     return lambda x=None: torch.stack([torch.randn(shape, generator=r) for r in rngs]).to(device)
 
 # %% ../nbs/11_latent.ipynb #11-030
@@ -28,6 +28,7 @@ def start(
     return noise * (1 + sigmas[0] ** 2) ** 0.5
 
 # %% ../nbs/11_latent.ipynb #11-033
+@torch.no_grad()
 def generate(
     denoise,           # denoise(x, sigma) -> x0_hat in the codec's latents
     codec,             # .decode(z) -> images; `Identity` for pixels

@@ -39,7 +39,7 @@ def zero_init(
     for name, layer in model.named_modules():
         if name.split(".")[-1] in ("conv2", "proj_out", "conv_out"):
             nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None: nn.init.zeros_(layer.bias)
     return model
 
 # %% ../nbs/06_layers.ipynb #06-022
@@ -109,6 +109,7 @@ class Level(nn.Module):
         self.upsamplers = nn.ModuleList([up] if up else [])
 
     def step(self, i, x, emb=None, ctx=None):
+        "x [B,C,H,W] through residual block `i` and the attention behind it, if any: [B,out,H,W]"
         x = self.resnets[i](x, emb)
         return self.attentions[i](x, ctx) if i < len(self.attentions) else x
 

@@ -25,7 +25,7 @@ def _features(*sets, least=2):
         if len(f) < least: raise ValueError(f"{len(f)} rows of features are too few: give at least {least} images a set")
         if f.shape[1] != sets[0].shape[1]: raise ValueError(f"feature sizes differ, {sets[0].shape[1]} and {f.shape[1]}: take both sets from the same network")
         if not f.isfinite().all(): raise ValueError("features contain NaN or infinity: look at the images they were made from")
-    return [f.detach().double() for f in sets]
+    return [(f.cpu() if f.device.type == "mps" else f).detach().double() for f in sets]
 
 # %% ../nbs/09_metrics.ipynb #09-014
 def _root(cov):
@@ -74,6 +74,7 @@ def precision_recall(
     k=3,   # a ball reaches to its centre's k-th neighbour
 ):
     "Precision and recall by k-nearest-neighbour balls (Kynkaanniemi et al. 2019, arXiv:1904.06991, eq. 1 and 2)"
+    if k < 1: raise ValueError(f"k {k}: a ball reaches at least to the nearest neighbour")
     real, fake = _features(real, fake, least=k + 1)
     def covered(x, centres):
         radius = _distances(centres, centres).kthvalue(k + 1).values  # the nearest of all is the point itself

@@ -16,7 +16,7 @@ def to_zero(
     sigmas,  # decreasing positive noise levels [n]
 ):
     "A schedule from its noise levels: float32, with the final 0 appended [n+1]"
-    return torch.cat([sigmas.float(), torch.zeros(1)])
+    return torch.nn.functional.pad(sigmas.float(), (0, 1))
 
 # %% ../nbs/05_noise.ipynb #05-009
 def evenly(
@@ -159,7 +159,7 @@ def spaced(
     N = len(table)
     if not 1 <= n <= N: raise ValueError(f"{n} steps asked of a table of {N} training steps: give 1 to {N}")
     every = torch.arange(n, dtype=torch.float64)
-    steps = dict(trailing=(N - every*N/n).round() - 1, leading=(n - 1 - every)*(N//n) + 1, linspace=torch.linspace(N - 1, 0, n, dtype=torch.float64))
+    steps = dict(trailing=(N - every*N/n).round() - 1, leading=(n - 1 - every)*(N//n) + (n < N), linspace=torch.linspace(N - 1, 0, n, dtype=torch.float64))
     if spacing not in steps: raise ValueError(f"spacing {spacing!r} is unknown: one of {', '.join(steps)}")
     return to_zero(t_to_sigma(steps[spacing], table))
 

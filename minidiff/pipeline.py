@@ -117,7 +117,7 @@ class TextToImage:
     def steps(self,
         captions,            # list of captions, or one
         seed=0,              # image i uses seed + i
-        steps=20,            # evaluations of the guided denoiser
+        steps=20,            # of the schedule; heun evaluates twice in each but the last
         scale=None,          # guidance; 1 is off; None: the model's own
         sampler="dpmpp_2m",  # euler, ddim, ddpm, heun, dpmpp_2m or lms
         eta=0.,              # fresh noise a step, euler only: 0 DDIM, 1 DDPM
@@ -128,7 +128,7 @@ class TextToImage:
         if steps < 1: raise ValueError(f"steps is {steps}: give 1 or more")
         noise = seeded_noise(range(seed, seed + len(captions)), self.shape, self.device)
         sampler = named_sampler(sampler, eta, noise)
-        sigmas = spaced(steps, SD).to(self.device)
+        sigmas = spaced(steps, SD)
         denoise = cfg(self.denoise, self.context(captions), self.context([negative] * len(captions)), self.scale if scale is None else scale)
         yield from sampler(denoise, start(noise(), sigmas), sigmas)
 

@@ -35,7 +35,7 @@ def recipe_vae(folder, device, pool=200_000, size=128, channels=(16, 32, 64, 128
     model = VAE(VAEConfig(channels=channels, layers=1, groups=groups, scale=1.)).to(device)
     data = scene_pool(pool, 1_000_000, device)[:1]
     draw = lambda: torch.randn(size, 4, 8, 8, device=device)
-    net = Graphed(model, from_bytes(data[0][:size]), draw())
+    net = Graphed(model, from_bytes(pick(data, 0, size)[0]), draw())
     loss = lambda batch: vae_loss(net, from_bytes(batch[0]), beta, draw()).mean()
 
     @torch.no_grad()
@@ -48,11 +48,13 @@ def recipe_vae(folder, device, pool=200_000, size=128, channels=(16, 32, 64, 128
 # %% ../nbs/16b_recipes.ipynb #c9
 def recipe_clip(folder, device, pool=1_000_000, size=1024, text=TEXT, image=IMAGE):
     "CLIP on scenes and captions in families that differ in one word, equal captions sharing the target; trains its tokenizer first"
+    if pool % FAMILY or size % FAMILY: raise ValueError(f"pool {pool} and size {size}: give multiples of {FAMILY}, for scenes come in families")
     tokenizer = train_bpe(scenes(20_000, seed=0).captions, 400)
     tokenizer.save(Path(folder) / "tokenizer")
     model = CLIP(replace(text, vocab=len(tokenizer.vocab)), image).to(device)
     images, _, _, ids = scene_pool(pool, 2_000_000, device, captioned(tokenizer), families)
-    net = Graphed(model, from_bytes(images[:size]), ids[:size], call=lambda x, words: (model.encode_image(x), model.encode_text(words)))
+    pixels, words = pick((images, ids), 0, size, FAMILY)
+    net = Graphed(model, from_bytes(pixels), words, call=lambda x, words: (model.encode_image(x), model.encode_text(words)))
 
     def loss(batch):
         pixels, words = batch
@@ -84,7 +86,7 @@ def recipe_judge(folder, device, pool=300_000, size=256):
     "The judge of scenes: a classifier of every attribute, used in no training"
     model = Judge().to(device)
     data = scene_pool(pool, 900_000_000, device, draw=judge_scenes)
-    net = Graphed(model, from_bytes(data[0][:size]))
+    net = Graphed(model, from_bytes(pick(data, 0, size)[0]))
 
     @torch.no_grad()
     def measure(judge):
@@ -97,7 +99,7 @@ def recipe_judge(folder, device, pool=300_000, size=256):
 def recipe_classifier(folder, device, pool=None, size=256):
     "The digit classifier over whose features FID compares"
     model = DigitClassifier().to(device)
-    train_set, test_set = ([t.to(device) for t in mnist(part)] for part in (True, False))
+    train_set, test_set = [t[:pool].to(device) for t in mnist()], [t.to(device) for t in mnist(False)]
     loss = lambda batch: F.cross_entropy(model(shift(batch[0])), batch[1], label_smoothing=.05)
 
     @torch.no_grad()
@@ -117,7 +119,7 @@ def recipe_digits(folder, device, pool=None, size=512):
     "The unconditional diffusion model of MNIST digits, in pixels"
     model = UNet(UNetConfig(in_channels=1, out_channels=1, channels=(24, 48, 64), layers=1, depth=0, mid_depth=0, ctx_dim=None, groups=8)).to(device)
     zero_init(model)
-    images = mnist().images.to(device)
+    images = mnist().images[:pool].to(device)
     denoise = digits_denoiser(Graphed(model, images[:size], torch.zeros(size, device=device)))
 
     def loss(batch):
@@ -145,12 +147,12 @@ def make(
     **sizes,          # pool (examples), size (of a batch), and what else the recipe takes
 ):
     "Train one part of the chain, going on from its checkpoint if there is one: yield (share done, loss). Writes NAME.safetensors and NAME.md"
+    if name not in RECIPES: raise ValueError(f"there is no recipe {name!r}: choose {', '.join(RECIPES)}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     recipe = RECIPES[name](folder, device, **sizes)
-    if not steps and not minutes: minutes = recipe.minutes
-    trainer = Trainer(recipe.model, steps, minutes, lr or recipe.lr, seed=seed, rank=rank, world=world, opt=opt or recipe.opt)
+    trainer = Trainer(recipe.model, steps, recipe.minutes if steps is None and minutes is None else minutes, lr or recipe.lr, seed=seed, rank=rank, world=world, opt=opt or recipe.opt)
     checkpoint, saved = folder / f"{name}.checkpoint.safetensors", time.time()
     if checkpoint.exists(): resume_run(trainer, checkpoint)
     amp = torch.bfloat16 if torch.device(device).type == "cuda" else None
@@ -159,7 +161,7 @@ def make(
             save_run(trainer, checkpoint)
             saved = time.time()
         yield trainer.done, loss
-    if rank == 0: finish(name, recipe, trainer, folder, sizes, command)
+    if rank == 0: finish(name, recipe, trainer, folder, sizes | {k: v for k, v in dict(lr=lr, opt=opt and opt.__name__).items() if v}, command)
 
 # %% ../nbs/16b_recipes.ipynb #c21
 def finish(name, recipe, trainer, folder, sizes, command=None):

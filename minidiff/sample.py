@@ -14,7 +14,7 @@ def pairs(
     sigmas,  # schedule [n+1]: 1-D, decreasing, ends in 0
 ):
     "Each step of a schedule as two Python floats (sigma now, sigma next)"
-    s = torch.as_tensor(sigmas).double().cpu()
+    s = torch.as_tensor(sigmas).cpu().double()
     if s.ndim != 1 or len(s) < 2: raise ValueError(f"a schedule is a 1-D tensor of at least 2 noise levels, not of shape {tuple(s.shape)}")
     if not s.isfinite().all() or (s[:-1] <= s[1:]).any(): raise ValueError(f"a schedule must be finite and decrease at every step: {s.tolist()}")
     if s[-1] != 0: raise ValueError(f"a schedule must end in 0, not {s[-1]:g}: append it, torch.cat([sigmas, torch.zeros(1)])")

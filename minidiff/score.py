@@ -22,21 +22,28 @@ class Mixture:
         d2 = (x.flatten(1)[:, None] - means).square().sum(2)
         return self.weights.to(x).log() - d2 / (2 * var) - means.shape[1] / 2 * (2 * math.pi * var).log()
 
-    def log_prob(self, x, sigma=0.): return self._log_joint(x, sigma).logsumexp(1)  # [B]
+    def log_prob(self, x, sigma=0.):
+        "Log density of x [B,...] under noise sigma: [B]"
+        return self._log_joint(x, sigma).logsumexp(1)
 
-    def score(self, x, sigma=0.):  # like x
+    def score(self, x, sigma=0.):
+        "Gradient of `log_prob` by x, like x"
         mean = self._log_joint(x, sigma).softmax(1) @ self.means.to(x).flatten(1)
         return ((mean - x.flatten(1)) / self._variance(x, sigma)).view_as(x)
 
-    def denoise(self, x, sigma):  # E[x0 | x], like x
+    def denoise(self, x, sigma):
+        "E[x0 | x], like x (Tweedie)"
         pull = (self._variance(x, sigma) - self.std**2) * self.score(x, sigma).flatten(1)
         return x + pull.view_as(x)
 
-    def sample(self, n, sigma=0., generator=None):  # [n,...]
+    def sample(self, n, sigma=0., generator=None):
+        "n draws with noise sigma (a number or [n]): [n,...]"
         means = self.means[self.weights.multinomial(n, replacement=True, generator=generator)]
-        return means + (self.std**2 + sigma**2)**0.5 * torch.randn(means.shape, generator=generator)
+        noise = torch.randn(means.shape, generator=generator, dtype=means.dtype, device=means.device)
+        return means + (self._variance(means, sigma)**0.5 * noise.flatten(1)).view_as(means)
 
 # %% ../nbs/02_score.ipynb #02-035
+@torch.no_grad()
 def langevin(
     score,  # score(x, sigma), like x
     x,      # where to start [B,...]

@@ -35,7 +35,7 @@ class StableDiffusion:
         zeros=True,            # SDXL's base: the blank is zeros, not the empty text
     ):
         param = dict(epsilon=eps, v_prediction=v)
-        if prediction not in param: raise ValueError(f"prediction {prediction!r} is unknown: {' or '.join(param)}")
+        if prediction not in list(param): raise ValueError(f"prediction {prediction!r} is unknown: {' or '.join(param)}")
         self.denoise = NativeDenoiser(unet, param[prediction], sigma_to_t)
         self.vae, self.texts, self.tokenizers, self.prediction, self.size = vae, texts, tokenizers, prediction, size
         self.xl = unet.config.vec_dim is not None       # the UNet is told pooled text and sizes
@@ -72,7 +72,7 @@ class StableDiffusion:
 
     def decode(self, z):
         "Images [B,3,H,W] in [-1,1], a megapixel at a time, to save memory"
-        some = max(1, 2**20 // (z[0, 0].numel() * self.vae.config.factor**2))
+        some = max(1, 2**20 // (z.shape[2:].numel() * self.vae.config.factor**2))
         with torch.no_grad(): return torch.cat([self.vae.decode(part).clamp(-1, 1) for part in z.to(self.vae.quant_conv.weight).split(some)])
 
     def steps(self, captions, **knobs):
@@ -140,7 +140,8 @@ def load(
     second = unet.config.linear_proj and unet.config.vec_dim is None    # SD 2 came in both kinds, with the same shapes
     prediction = prediction or told["scheduler"].get("prediction_type") or (guess_prediction(unet) if second else "epsilon")
     size = told["unet"].get("sample_size") or (128 if unet.config.vec_dim else 96 if second and prediction == "v_prediction" else 64)
-    sides = [int(side) * vae.config.factor for side in (size if isinstance(size, list) else [size])]
+    try: sides = [int(side) * vae.config.factor for side in (size if isinstance(size, list) else [size])]
+    except TypeError as e: raise ValueError(f"{path}: its UNet's sample_size is {size}, not one number or two: copy its config.json again") from e
     return StableDiffusion(unet, vae, texts, tokenizers, prediction, sides[0] if len(sides) == 1 else tuple(sides), found.configs.get("index", {}).get("force_zeros_for_empty_prompt", True))
 
 # %% ../nbs/17_sd15.ipynb #17-021

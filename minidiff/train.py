@@ -30,7 +30,7 @@ class EMA:
     ):
         self.decay, self.n = decay, 0
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.pairs = list(self.model.parameters()), [p.detach() for p in model.parameters()]
+        self.pairs = list(self.model.parameters()), list(model.parameters())
 
     @torch.no_grad()
     def update(self, model):
@@ -104,11 +104,11 @@ class Trainer:
         world=1,          # how many processes
         opt=adamw,        # (model, lr, weight_decay) -> optimiser; `Muon` is another
     ):
-        if (steps is None) == (minutes is None): raise ValueError(f"steps {steps} and minutes {minutes}: give one of them")
+        if (steps is None) == (minutes is None) or not (minutes if steps is None else steps) > 0: raise ValueError(f"steps {steps} and minutes {minutes}: give one of them, more than 0")
         self.model, self.ema, self.steps, self.minutes, self.lr, self.warmup = model, EMA(model, decay), steps, minutes, lr, warmup
         self.clip, self.seed, self.rank, self.world, self.step, self.done, self.begun = clip, seed, rank, world, 0, 0., time.time()
         self.opt = opt(model, lr, weight_decay)
-        self.run = (f"{steps} steps" if steps else f"{minutes:g} minutes") + f" of {type(self.opt).__name__}"  # what a checkpoint must be of
+        self.run = (f"{steps} steps" if steps else f"{minutes:g} minutes") + f" of {type(self.opt).__name__}, seed {seed}"  # what a checkpoint must be of
 
     def share(self, seconds):
         "Share of the run behind us after so many seconds, 0 to 1"

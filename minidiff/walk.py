@@ -12,7 +12,7 @@ from itertools import islice
 from numbers import Integral
 import torch
 import torch.nn.functional as F
-from .denoise import Denoiser
+from .denoise import Denoiser, expand
 from .edit import inpainted
 from .guide import cfg
 from .latent import seeded_noise, start
@@ -72,8 +72,7 @@ def pair(name, value):
 
 def size_features(model, numbers):
     "The numbers that SDXL's UNet is told (height, width, top, left, ...), each as `vec_time_dim` cosines and sines: [1,len(numbers)*vec_time_dim]"
-    numbers = torch.tensor(numbers, dtype=model.dtype, device=model.device)
-    return time_features(numbers, model.denoise.net.config.vec_time_dim).flatten()[None]
+    return time_features(torch.tensor(numbers, dtype=model.dtype, device=model.device), model.denoise.net.config.vec_time_dim).flatten()[None]
 
 # %% ../nbs/17d_walk.ipynb #17d-019
 @torch.no_grad()
@@ -119,7 +118,7 @@ def enter(noise, sigmas, first, clean, z):
 def inpainting(denoise, z, mask, noise):
     "denoise(x, sigma) that paints where `mask` [B or 1,1,h,w] is 1: elsewhere the net sees clean latents `z` [B,C,h,w] with their share of the unit `noise`, and the answer is `z`"
     painted = inpainted(denoise, z, mask)
-    return lambda x, sigma: painted(torch.lerp(z + sigma * noise, x, mask), sigma)
+    return lambda x, sigma: painted(torch.lerp(z + expand(sigma, z) * noise, x, mask), sigma)
 
 # %% ../nbs/17d_walk.ipynb #17d-028
 def latent_mask(mask, like):

@@ -32,6 +32,7 @@ def save_tensors(
     try:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part, metadata={k: str(v) for k, v in meta.items()})
         part.replace(path)
+    except SafetensorError as e: raise OSError(f"{path} cannot be written ({e})") from e
     finally: part.unlink(missing_ok=True)
 
 # %% ../nbs/06b_weights.ipynb #06-011
@@ -62,7 +63,8 @@ def load_model(
 ):
     "A model from its file, in float32, eval mode, without gradients. ValueError if names or shapes differ"
     state, meta = load_tensors(path)
-    model = build(meta)
+    try: model = build(meta)
+    except (KeyError, TypeError) as e: raise ValueError(f"{path} has no header that `save_model` wrote ({e!r}): is it another program's file?") from e
     try: model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     except RuntimeError as e: raise ValueError(f"{path} does not fit {type(model).__name__}: {e}") from e
     return model.eval().requires_grad_(False)

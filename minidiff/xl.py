@@ -149,11 +149,10 @@ def xl_losses(
     ts,     # training steps, 0 to 999
 ):
     "Mean loss at each of the noise levels `SD[t]`, a list; always the same noises"
-    def net(x, t, **cond): return model(x, t, **cond)
     z, ids, numbers = pool
     cond = dict(first=first(ids).hidden[-2], ids=ids, numbers=numbers, keep=torch.ones(len(z), 4, device=z.device))
     noise = lambda t: torch.randn(z.shape, generator=torch.Generator().manual_seed(t)).to(z)
-    return [latent_denoiser(net).loss(z, SD[t], noise(t), **cond).mean().item() for t in ts]
+    return [latent_denoiser(model).loss(z, SD[t], noise(t), **cond).mean().item() for t in ts]
 
 # %% ../nbs/18a_xl.ipynb #c18
 def recipe_xl(folder, device, pool=500_000, size=512, table=SD):

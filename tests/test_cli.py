@@ -132,3 +132,22 @@ def test_sample_from_a_stable_diffusion(tmp_path, capsys):
     (tmp_path / "m.ckpt").write_bytes(b"PK")
     assert "pickle" in fails(capsys, "sample", "x", "--model", str(tmp_path / "m.ckpt"))
     assert "/nowhere" in fails(capsys, "sample", "x", "--model", "/nowhere")
+
+
+@pytest.mark.parametrize("words", [("train", "digits", "--weights", "x"), ("save", "x", "--device", "cpu"), ("train", "digits", "--steps", "3", "--minutes", "2")])
+def test_options_that_would_not_be_heard(words, capsys):
+    assert "arguments" in (said := fails(capsys, *words)) or "not allowed" in said
+
+
+def test_what_a_recipe_is_told(tmp_path):
+    with pytest.raises(ValueError, match="foo"): next(make("foo", tmp_path))
+    with pytest.raises(ValueError, match="multiples of"): next(make("clip", tmp_path, steps=1, size=10))
+    for _ in make("digits", tmp_path, steps=2, size=4, pool=8, lr=1e-5): pass
+    assert "--lr 1e-05" in (tmp_path / "digits.md").read_text() or "lr=1e-05" in (tmp_path / "digits.md").read_text()
+
+
+def test_weights_of_another_program(tmp_path):
+    from minidiff.weights import load_tensors, save_tensors
+    save_tensors(tmp_path / "unet.safetensors", {"a": torch.zeros(1)})
+    with pytest.raises(ValueError, match="another program"): load("unet", tmp_path)
+    with pytest.raises(OSError): save_tensors("/proc/x.safetensors", {"a": torch.zeros(1)})

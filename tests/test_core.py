@@ -88,3 +88,14 @@ def test_corr():
 def test_import_is_light():
     code = "import sys, minidiff.core, minidiff.data; print([m for m in ('matplotlib', 'torchvision') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_modes_without_a_white(mode):
+    with pytest.raises(ValueError, match=mode): to_tensor(Image.new(mode, (2, 2)))
+
+
+def test_titles_of_a_list_that_has_grown():
+    pictures = Pictures([Image.new("L", (8, 8))])
+    pictures.append(Image.new("L", (8, 8)))
+    with pytest.raises(ValueError, match="2 pictures but 1 titles"): pictures.grid()

@@ -130,3 +130,11 @@ def test_denoiser_is_a_module():
     assert set(model.state_dict()) == {"net.w.weight", "net.w.bias"}
     model.loss(torch.randn(4, 1, 2, 2), torch.rand(4), torch.randn(4, 1, 2, 2)).mean().backward()
     assert model.net.w.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_ideal_denoiser_computes_in_float32(dtype):
+    data = torch.randn(5, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    x = data[:2].to(dtype)
+    out = ideal_denoiser(data)(x, .5)
+    assert out.dtype == torch.float32 and (out - data[:2]).abs().max() < 1e-3

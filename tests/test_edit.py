@@ -140,3 +140,14 @@ def test_average_has_the_mean_score():
     both = average(lambda x, s: gaussian(x, s, 1.), lambda x, s: gaussian(x, s, -3.))
     assert torch.allclose(both(x, .7), (gaussian(x, .7, 1.) + gaussian(x, .7, -3.))/2)
     assert torch.equal(average(gaussian)(x, .7), gaussian(x, .7))
+
+
+def test_masks_of_other_types_and_half_latents():
+    z, mask = torch.randn(2, 4, 8, 8), torch.rand(1, 1, 8, 8) > .5
+    want = inpainted(lambda x, s: x / 2, z, mask.float())(z + 1, 1.)
+    for other in (mask, mask.long()): assert torch.equal(inpainted(lambda x, s: x / 2, z, other)(z + 1, 1.), want)
+    assert invert(lambda x, s: x.float() / 2, z.half(), karras(5)).dtype == torch.float16
+
+
+def test_a_step_is_taken_at_least_once():
+    with pytest.raises(ValueError, match="times 0"): next(resampled(lambda x, s: x, torch.zeros(1, 1), karras(5), 0))

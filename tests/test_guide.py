@@ -119,3 +119,23 @@ def test_classifier_guidance_is_bayes_rule():
     with torch.no_grad(): got = classifier_guided(prior, log_prob, 1.)(x, s)
     assert (got - want).abs().max() < 1e-12
     assert last(euler(classifier_guided(prior, log_prob, 1.), 80*torch.ones(2, 1, dtype=F64), karras(5))).isfinite().all()
+
+
+def test_one_sigma_in_a_tensor():
+    x, sigma = torch.randn(4, 1, 2, 2), torch.tensor([2.])
+    denoise = lambda x, sigma, vec: x * expand(sigma, x) + vec[:, :, None, None]
+    cond, uncond = dict(vec=torch.ones(4, 1)), dict(vec=torch.zeros(4, 1))
+    assert torch.equal(cfg(denoise, cond, uncond, 4.)(x, sigma), cfg(denoise, cond, uncond, 4.)(x, 2.))
+
+
+def test_a_condition_that_is_none():
+    cond, uncond = dict(ctx=torch.ones(2, 1), vec=None), dict(ctx=torch.zeros(2, 1), vec=None)
+    assert torch.equal(cfg(lambda x, sigma, ctx, vec=None: ctx, cond, uncond, 3.)(torch.zeros(2, 1), 1.), torch.full((2, 1), 3.))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_guidance_in_half_precision(dtype):
+    c, u = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    for combine in (extrapolate, rescaled, projected):
+        half = combine(c.to(dtype), u.to(dtype), 3.)
+        assert half.dtype == dtype and (half.float() - combine(c, u, 3.)).abs().max() < .2

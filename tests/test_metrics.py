@@ -289,3 +289,19 @@ def test_digiteval():
 def test_real_scenes():
     results = real_scenes_accuracy(Judge(), n=2)
     assert results["overall", "all"].n == 12
+
+
+def test_what_was_said_may_be_numbers():
+    want, said = attrs_of(NINE_RIGHT_OF_THREE), torch.tensor([[1] * 9 + [0, 1, 0]])
+    seen, wrong = canonical(want), canonical(want)
+    wrong[0, 0] += 1
+    for s in (said, said.bool()): assert agree(seen, want, s).item() and not agree(wrong, want, s).item()
+    assert canonical(want, said)[0].tolist() == said[0, SWAP].tolist()
+
+
+def test_digiteval_counts_the_pictures():
+    with pytest.raises(ValueError, match="1 images for"): digiteval(lambda captions: torch.zeros(1, 3, 64, 64), Judge(), 1)
+
+
+def test_a_ball_has_a_neighbour():
+    with pytest.raises(ValueError, match="k 0"): precision_recall(torch.randn(9, 2), torch.randn(9, 2), k=0)

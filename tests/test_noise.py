@@ -139,3 +139,7 @@ def test_middle_levels_are_logit_normal():
     logit = torch.log((t + .5) / (len(SD) - .5 - t))
     assert abs(logit.mean()) < .03 and abs(logit.std() - .9) < .02
     assert torch.isin(middle_t(1000, spread=9.), SD).all()
+
+
+def test_leading_with_every_step():
+    assert torch.equal(spaced(1000, SD, "leading")[:-1], SD.flip(0).float())

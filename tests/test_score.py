@@ -69,3 +69,15 @@ def test_float64_stays():
     x = torch.zeros(2, 2, dtype=torch.float64)
     assert next(langevin(THREE.score, x, 1., 0.1, 1)).dtype == THREE.denoise(x, 1.).dtype == torch.float64
     assert math.isfinite(THREE.log_prob(1e4 * torch.ones(1, 2)).item())
+
+
+def test_one_sigma_for_each_draw():
+    "n = D = 2, where a row of sigmas could be taken for a column"
+    many = Mixture(torch.zeros(1, 2), torch.ones(1), 0.)
+    x = torch.cat([many.sample(2, torch.tensor([.1, 10.]), torch.Generator().manual_seed(i))[None] for i in range(500)])
+    assert torch.allclose(x.square().mean((0, 2)).sqrt(), torch.tensor([.1, 10.]), rtol=.1)
+
+
+def test_langevin_keeps_no_graph():
+    net = torch.nn.Linear(2, 2)
+    assert not any(x.requires_grad for x in langevin(lambda x, sigma: net(x), torch.zeros(3, 2), 1., .1, 5))

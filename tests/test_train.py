@@ -114,6 +114,8 @@ def test_hostile_checkpoints(tmp_path):
     with pytest.raises(ValueError, match="20 steps"): resume_run(other, tmp_path / "a.safetensors")
     other, _ = run(opt=Muon)
     with pytest.raises(ValueError, match="20 steps of AdamW.*20 steps of Muon"): resume_run(other, tmp_path / "a.safetensors")
+    other, _ = run(seed=1)
+    with pytest.raises(ValueError, match="seed 0.*seed 1"): resume_run(other, tmp_path / "a.safetensors")
     stranger = Trainer(torch.nn.Linear(2, 2), 20)
     with pytest.raises(ValueError, match="another model"): resume_run(stranger, tmp_path / "a.safetensors")
     whole = (tmp_path / "a.safetensors").read_bytes()
@@ -169,3 +171,17 @@ def test_two_processes_equal_one_with_both_batches(tmp_path):
     for _ in train(trainer, lambda x: (model(x) - x.sum(1, keepdim=True)).square().mean(), lambda n: torch.cat([draw(2 * n), draw(2 * n + 1)])): pass
     two = load_tensors(tmp_path / "0.safetensors")[0]
     for k, w in model.state_dict().items(): torch.testing.assert_close(two[k], w, rtol=1e-5, atol=1e-6)
+
+
+def test_the_average_of_a_model_that_was_converted():
+    "Storage that is the model's no more would be followed in silence"
+    model = torch.nn.Linear(2, 2)
+    ema = EMA(model, .5)
+    model.double()
+    with torch.no_grad(): model.weight.fill_(5.)
+    with pytest.raises(RuntimeError): ema.update(model)
+
+
+@pytest.mark.parametrize("length", [dict(steps=0), dict(steps=-3), dict(minutes=0)])
+def test_a_run_has_a_length(length):
+    with pytest.raises(ValueError, match="more than 0"): Trainer(torch.nn.Linear(1, 1), **length)

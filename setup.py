@@ -1,7 +1,7 @@
 "Reads settings.ini, the one source of this project's metadata."
 from configparser import ConfigParser
 from pathlib import Path
-from setuptools import setup, find_packages
+from setuptools import setup
 
 here = Path(__file__).parent
 parser = ConfigParser(delimiters=["="])
@@ -19,8 +19,8 @@ setup(
     keywords=cfg["keywords"],
     license="Apache-2.0",
     python_requires=f'>={cfg["min_python"]}',
-    packages=find_packages(include=["minidiff", "minidiff.*"]),
-    package_data={"minidiff": ["shipped/*", "shipped/tokenizer/*"]},
+    packages=["minidiff", "minidiff.shipped", "minidiff.shipped.tokenizer"],
+    package_data={"minidiff.shipped": ["*"], "minidiff.shipped.tokenizer": ["*"]},
     install_requires=cfg["requirements"].split(),
     extras_require={"dev": cfg["dev_requirements"].split()},
     entry_points={"console_scripts": cfg["console_scripts"].split()},

@@ -95,8 +95,7 @@ def check_fit(unet, vae, *texts):
     "ValueError unless a model's configs (`UNetConfig`, `VAEConfig`, a `CLIPTextConfig` for each tower) fit together: text as wide as the UNet reads it, latents of as many channels, `vec` of its length"
     if not texts: raise ValueError("there is no text tower: the UNet cannot be told what to draw")
     if unet.in_channels != vae.latent: raise ValueError(f"its UNet takes {unet.in_channels} channels (inpainting, perhaps); minidiff opens models that take the latents' {vae.latent}, and paints into a picture with those")
-    width = sum(text.width for text in texts)
-    if width != unet.ctx_dim: raise ValueError(f"its UNet reads text {unet.ctx_dim} wide, its {len(texts)} text towers give {width}: is one missing?")
+    if (width := sum(text.width for text in texts)) != unet.ctx_dim: raise ValueError(f"its UNet reads text {unet.ctx_dim} wide, its {len(texts)} text towers give {width}: is one missing?")
     told = unet.vec_dim and (texts[-1].proj or 0) + (6 if len(texts) == 2 else 5) * unet.vec_time_dim
     if told != unet.vec_dim: raise ValueError(f"its UNet is told {unet.vec_dim} numbers, its text towers and sizes give {told}")
 
@@ -131,8 +130,7 @@ def load(
     if tokenizer and not [p for p in Path(tokenizer).rglob("*.json") if p.name in ("vocab.json", "tokenizer.json") and len(p.relative_to(tokenizer).parts) < 3]: raise FileNotFoundError(f"no tokenizer at {tokenizer}: give a folder that holds vocab.json and merges.txt, or tokenizer.json")
     jobs = configured(path, found, told)
     full = torch.promote_types(dtype, torch.float32)
-    try: parts = {name: assemble(f"{path}: {name}", *job, full if name == "vae" else dtype, device) for name, job in jobs.items()}
-    except (KeyError, TypeError, ZeroDivisionError) as e: raise ValueError(f"{path}: its configs ask for what minidiff does not know: {e!r}") from e
+    parts = {name: assemble(f"{path}: {name}", *job, full if name == "vae" else dtype, device) for name, job in jobs.items()}
     unet, vae, texts = parts.pop("unet"), parts.pop("vae"), parts
     folder = Path(tokenizer) if tokenizer else path if path.is_dir() else None
     try: tokenizers = {name: find_tokenizer(name, folder, tower) for name, tower in texts.items()}

@@ -293,3 +293,10 @@ def test_course_vocabulary():
 
 
 def test_no_texts(): assert Tokenizer(vocabulary([]), [])([]).dtype == torch.long
+
+
+@pytest.mark.parametrize("bad", [dict(heads=3, width=10), dict(heads=0), dict(act="relu")])
+def test_towers_that_cannot_be_built(bad):
+    for cls in (CLIPTextConfig, CLIPImageConfig):
+        with pytest.raises(ValueError, match="heads must divide width"): cls(**bad)
+    with pytest.raises(ValueError, match="patch size"): CLIPImageConfig(size=60, patch=8)

@@ -364,7 +364,7 @@ def changed(folder, **told):
 
 
 @pytest.mark.parametrize("part, told, says", [
-    ("unet", dict(attention_head_dim=8.), "number"), ("unet", dict(norm_num_groups=None), "number"), ("vae", dict(scaling_factor=None), "number"), ("text_encoder", dict(num_attention_heads=3), "divide"),
+    ("unet", dict(attention_head_dim=8.), "number"), ("vae", dict(norm_num_groups=32.), "vae says norm_num_groups=32.0"), ("text_encoder", dict(num_attention_heads=True), "num_attention_heads=True"), ("unet", dict(norm_num_groups=None), "number"), ("vae", dict(scaling_factor=None), "number"), ("text_encoder", dict(num_attention_heads=3), "divide"),
     ("unet", dict(flip_sin_to_cos=False), "flip_sin"), ("unet", dict(norm_eps=1e-3), "norm_eps"), ("vae", dict(shift_factor=.5), "shift_factor"), ("scheduler", dict(trained_betas=[.1]), "trained_betas"),
     ("unet", dict(mid_block_scale_factor=2.), "mid_block"), ("unet", dict(center_input_sample=True), "center"), ("text_encoder", dict(layer_norm_eps=1e-6), "text_encoder.*layer_norm"),
     ("tokenizer", dict(model_max_length=2), "2 ids long"), ("unet", dict(sample_size=15.5), None), ("unet", dict(sample_size=[16, 24]), None), ("tokenizer", dict(model_max_length=None), None)])

@@ -146,6 +146,14 @@ def test_what_a_recipe_is_told(tmp_path):
     assert "--lr 1e-05" in (tmp_path / "digits.md").read_text() or "lr=1e-05" in (tmp_path / "digits.md").read_text()
 
 
+@pytest.mark.parametrize("part", ["digits", "classifier"])
+def test_a_pool_is_so_many_digits(tmp_path, part):
+    for pool in (8, 64):
+        for _ in make(part, tmp_path / str(pool), steps=2, size=4, pool=pool): pass
+    a, b = (next(load(part, tmp_path / str(pool)).parameters()) for pool in (8, 64))
+    assert not torch.equal(a, b)
+
+
 def test_weights_of_another_program(tmp_path):
     from minidiff.weights import load_tensors, save_tensors
     save_tensors(tmp_path / "unet.safetensors", {"a": torch.zeros(1)})

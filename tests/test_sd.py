@@ -898,6 +898,14 @@ def test_a_pil_picture_is_a_picture():
     assert model.images(CAPTIONS, steps=2, image=to_tensor(picture)[None], mask=to_tensor(picture.convert("L"))[None]).shape == (2, 3, 32, 32)
 
 
+def test_inpainting_with_a_sigma_for_each_picture():
+    "As many pictures as columns, where a row of sigmas could be taken for the columns'"
+    z, noise, x = (unit(n=8, seed=i, size=8) for i in range(3))
+    mask, sigmas, seen = torch.zeros(1, 1, 8, 8).double(), torch.linspace(.1, 9, 8).double(), []
+    inpainting(lambda x, s: seen.append(x) or x, z, mask, noise)(x, sigmas)
+    assert torch.allclose(seen[0], z + sigmas[:, None, None, None] * noise)
+
+
 def test_types_are_chosen_when_a_model_is_opened(folders):
     with pytest.raises(ValueError, match="dtype=torch.float16"): model_of("sd1").to(torch.float16)
     for dtype in (torch.int8, "float16"):

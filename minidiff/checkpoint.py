@@ -165,7 +165,6 @@ def text_config(
     "The `CLIPTextConfig` that a text tower's shapes tell; heads are 64 wide, and only OpenAI's tower has the quick GELU"
     vocab, width = shape_of(state, "text_model.embeddings.token_embedding.weight", 2)
     heads = told.get("num_attention_heads", max(1, width // 64))
-    if heads < 1 or width % heads: raise ValueError(f"{heads} attention heads do not divide a text tower's width, {width}")
     return CLIPTextConfig(vocab, width, count(state, "text_model.encoder.layers"), heads, shape_of(state, "text_model.embeddings.position_embedding.weight", 2)[0],
                           told.get("hidden_act", "quick_gelu" if width == 768 else "gelu"), shape_of(state, "text_projection.weight", 2)[0] if "text_projection.weight" in state else None)
 

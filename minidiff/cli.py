@@ -49,7 +49,8 @@ def parser():
     from minidiff.recipes import RECIPES
     main = Parser("minidiff", description="Text to image with a latent diffusion model built from nothing.")
     main.add_argument("--version", action="version", version=f"minidiff {__version__}")
-    commands, (where, whose, draw) = main.add_subparsers(dest="command", required=True, metavar="COMMAND"), shared_options()
+    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    where, whose, draw = shared_options()
     sample = commands.add_parser("sample", parents=[where, whose, draw], help="captions to pictures")
     sample.add_argument("captions", nargs="+", metavar="CAPTION")
     sample.add_argument("--n", type=number(int, 1, 64), default=1, help="pictures of each caption")
@@ -70,8 +71,7 @@ def parser():
     evaluate = commands.add_parser("evaluate", parents=[where, whose, draw], help="DigitEval and FID")
     evaluate.add_argument("--n", type=number(int, 1, 100), default=1, help="pictures of each prompt")
     evaluate.add_argument("--fid", type=number(int, 250, 10**6), default=1000, help="scenes for FID (default 1000)")
-    save = commands.add_parser("save", parents=[whose], help="write the model so that diffusers opens it")
-    save.add_argument("path", type=Path, help="a folder, or NAME.safetensors for one file")
+    commands.add_parser("save", parents=[whose], help="write the model so that diffusers opens it").add_argument("path", type=Path, help="a folder, or NAME.safetensors for one file")
     return main
 
 # %% ../nbs/00_tour.ipynb #00-036
@@ -174,9 +174,10 @@ def save(args):
     from minidiff.pipeline import SHIPPED, load
     from minidiff.sd import save as write
     write(args.path, load(folder=args.weights))
-    words = str((args.weights or SHIPPED) / "tokenizer")
-    how = f"minidiff.sd.load({{!r}}, tokenizer={words!r})" if args.path.suffix.lower() == ".safetensors" else "diffusers.StableDiffusionPipeline.from_pretrained({!r}, safety_checker=None)"
-    print(f"{args.path}: open it with {how.format(str(args.path))}")
+    place, words = str(args.path), str(Path(args.weights or SHIPPED) / "tokenizer")
+    if args.path.suffix.lower() == ".safetensors": how = f"minidiff.sd.load({place!r}, tokenizer={words!r})"
+    else: how = f"diffusers.StableDiffusionPipeline.from_pretrained({place!r}, safety_checker=None)"
+    print(f"{place}: open it with {how}")
 
 # %% ../nbs/00_tour.ipynb #00-045
 COMMANDS = dict(sample=sample, train=train, evaluate=evaluate, save=save)

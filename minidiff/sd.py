@@ -162,7 +162,7 @@ def handover(
     "Yield latents after each step: the base from noise to `at`, the refiner from there to the end (experts by noise level as in eDiff-I, arXiv:2211.01324; SDXL's own paper adds noise again instead, 2307.01952, 2.5). A sampler that looks back, `dpmpp_2m` or `lms`, begins anew there"
     if not 0 < at < 1: raise ValueError(f"at {at}: the base hands over between 0 and 1")
     if {"z", "span"} & set(knobs): raise ValueError("z and span are what the hand-over is made of: give at, or call both models' `steps`")
-    if base is not refiner and not (base.base and refiner.xl): raise ValueError("the hand-over is from SDXL's base to its refiner: in this order")
+    if base.xl != refiner.xl or refiner.base and not base.base: raise ValueError("a model hands over to one of its kind, or SDXL's base to its refiner, in this order")
     captions, sigmas = as_list(captions), schedule(steps, spacing)
     if knobs.get("image") is None: knobs = dict(size=base.size) | knobs  # the refiner may have another of its own
     steps_of_span(sigmas, (at, 1.))  # or the base would walk in vain

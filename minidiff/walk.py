@@ -88,7 +88,7 @@ def conditions(
     aesthetic=(6., 2.5),  # SDXL's refiner: score of what is wanted, and of what is not
 ):
     "(cond, uncond) for `cfg`: each dict(ctx=[B,77n,D]), for SDXL with vec=[B,V]"
-    original, crop, target = (pair(name, value) for name, value in dict(original=original or size, crop=crop, target=target or size).items())
+    original, target, crop = pair("original", original or size), pair("target", target or size), pair("crop", crop)
     if not isinstance(aesthetic, (tuple, list)) or len(aesthetic) != 2: raise ValueError(f"aesthetic={aesthetic!r}: give two scores, of what is wanted and of what is not")
     unwanted = [negative or ""] * len(captions) if negative is None or isinstance(negative, str) else list(negative)
     if len(unwanted) != len(captions): raise ValueError(f"{len(unwanted)} negative texts for {len(captions)} captions: give one text, or one for each")

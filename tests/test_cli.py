@@ -3,10 +3,12 @@ import json, os, subprocess, sys
 import pytest, torch
 from PIL import Image
 
+import minidiff
 from minidiff import laptop, load
 from minidiff.cli import main
 from minidiff.clip import CLIPImageConfig, CLIPTextConfig
 from minidiff.laptop import Part
+from minidiff.pipeline import SHIPPED
 from minidiff.recipes import make
 from minidiff.train import adamw
 from minidiff.unet import UNetConfig
@@ -115,8 +117,9 @@ def test_save(tmp_path):
 
 def test_save_as_one_file(tmp_path, capsys):
     from minidiff import sd
-    main(["save", str(tmp_path / "m.safetensors")])
-    assert "sd.load" in capsys.readouterr().out and (tmp_path / "m.safetensors").is_file()
+    main(["save", str(tmp_path / "m.safetensors"), "--weights", str(SHIPPED)])
+    said = capsys.readouterr().out
+    assert eval(said.split("open it with ")[1], dict(minidiff=minidiff)).generate("a red three", steps=1)  # the line that it prints
     main(["save", str(tmp_path / "model")])
     a, b = (sd.load(tmp_path / name, tokenizer=tmp_path / "model").images("a red three", steps=2) for name in ("m.safetensors", "model"))
     assert torch.equal(a, b)
